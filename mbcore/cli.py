@@ -1,0 +1,372 @@
+"""The command line: ``mbcore serve`` runs the demo unit, ``mbcore read`` and ``mbcore write`` talk to a server.
+
+Reads arguments and prints; serving is mbcore.server's, asking is mbcore.server.client's. Options have mbpoll's letters and pyserial's long
+names.
+Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
+"""
+
+import argparse
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mbcore.errors import ConfigurationError, ModbusError
+from mbcore.version import __version__
+
+if TYPE_CHECKING:
+    from mbcore.server import RunningServer
+    from mbcore.server.client import Client
+
+# Twisted and the compiled rooms are imported in the commands that use them: a slip of the pen is answered at once.
+
+NETWORK = ("tcp", "udp", "tls")
+SERIAL = ("rtu", "ascii", "binary")
+#: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
+DEMO = ("tcp", "127.0.0.1", "-p", "5020")
+
+TABLES = {"co": "co", "di": "di", "hr": "hr", "ir": "ir", "0": "co", "1": "di", "4": "hr", "3": "ir"}
+WRITABLE = {word: table for word, table in TABLES.items() if table in ("co", "hr")}
+TABLE_NAMES = {"co": "coils", "di": "discrete inputs", "hr": "holding registers", "ir": "input registers"}
+# As manuals count: the table's digit, then the address from 1.
+REFERENCE = {"co": "0", "di": "1", "hr": "4", "ir": "3"}
+PARITIES = {"even": "E", "odd": "O", "none": "N", "E": "E", "O": "O", "N": "N"}
+PARITY_WORDS = {"E": "even", "O": "odd", "N": "none"}
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+TYPES = ("uint16", "int16", "uint32", "int32", "float32")
+ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
+STATES = {"0": 0, "1": 1, "off": 0, "on": 1, "false": 0, "true": 1}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``argv`` is the command line without the program's name, None the process' own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["serve"] and (not words[1:] or (words[1].startswith("-") and words[1] not in ("-h", "--help"))):
+        words[1:1] = DEMO
+    try:
+        args = _parser().parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        command: Callable[[argparse.Namespace], None] = args.command
+        command(args)
+    except ConfigurationError as error:
+        return _say(error, 2)
+    except (ModbusError, OSError) as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("interrupted", 1)
+    return 0
+
+
+def _say(error: object, code: int) -> int:
+    print(f"mbcore: {error}", file=sys.stderr)
+    return code
+
+
+# ---- serve ----
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from twisted.internet import reactor
+    from twisted.logger import STDLibLogObserver, globalLogBeginner
+
+    from mbcore.server.demo import DemoValues, demo_context
+
+    level = LEVELS[args.log_level] if args.log_level else (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    observer: Any = STDLibLogObserver()
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    context = demo_context(args.unit)
+    values = DemoValues(context)
+    server = _start_server(args, context)
+    values.start(reactor)
+    # Said when signals already stop the reactor: who reads it may send one at once.
+    reactor.callWhenRunning(print, _welcome(args, server.port, values.rows()), flush=True)
+    reactor.run()  # type: ignore[misc]
+
+
+def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
+    from mbcore import ModbusDeviceIdentification, server
+
+    identity = {"VendorName": "mbcore", "ProductCode": "demo", "MajorMinorRevision": __version__}
+    options: dict[str, Any] = {
+        "identity": ModbusDeviceIdentification(info_name=identity),
+        "framer": args.framer,
+        "defer_reactor_run": True,
+        # A hook costs time at every frame: only for those who look at them.
+        "trace_packet": _log_frame if logging.getLogger().isEnabledFor(logging.DEBUG) else None,
+    }
+    match args.transport:
+        case "tcp":
+            return server.StartTcpServer(context, address=(args.host, args.port), **options)
+        case "udp":
+            return server.StartUdpServer(context, address=(args.host, args.port), **options)
+        case "tls":
+            files = {"certfile": args.certfile, "keyfile": args.keyfile, "cafile": args.cafile}
+            return server.StartTlsServer(context, address=(args.host, args.port), **files, **options)
+        case _:
+            return server.StartSerialServer(context, port=args.device, **_line_settings(args), **options)
+
+
+def _log_frame(sending: bool, data: bytes) -> bytes:
+    form = "[{:02X}]" if sending else "<{:02X}>"
+    logging.getLogger("mbcore.frames").debug("%s", "".join(map(form.format, data)))
+    return data
+
+
+def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str, str]]) -> str:
+    """What is served, and what to do next."""
+    from mbcore.server.demo import FREE, LIVE
+
+    serial = args.transport in SERIAL
+    where = args.device if serial else f"{args.host}:{port}"
+    peer = "DEVICE" if serial else _reachable(args.host)
+    if serial:
+        settings = f"-a {args.unit} -b {args.baudrate} -d {args.bytesize} -s {args.stopbits} -P {PARITY_WORDS[args.parity]}"
+    else:
+        settings = f"-p {port} -a {args.unit}" + (f" --framer {args.framer}" if args.framer != "socket" else "")
+    if args.transport == "tls":
+        settings += " --cafile CA.pem" + (" --certfile CLIENT.pem --keyfile CLIENT.key" if args.cafile else "")
+    program = "mbcore" if shutil.which("mbcore") else sys.argv[0]
+    read = f"{program} read {args.transport} {peer} {settings}"
+    write = f"{program} write {args.transport} {peer} {settings} -r {FREE} 12 34"
+    if args.framer in ("socket", "rtu") and args.transport in ("tcp", "rtu"):
+        first = f"mbpoll -m {args.transport} {settings} -0 -r 0 -c {LIVE} -1 {peer}"
+    else:
+        first = f"{read} -r 0 -c {LIVE}"
+    lines = [
+        f"mbcore {__version__} serves unit {args.unit} on {args.transport} {where}",
+        "",
+        _table([("table", "address", "type", "value"), *rows]),
+        "",
+        f"Read it:   {first}" + (" (DEVICE: the other end of the line)" if serial else ""),
+        f"A float:   {read} -r 1 --type float32",
+        f"Write it:  {write}",
+        "Stop it:   Ctrl-C",
+    ]
+    return "\n".join(lines)
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+# ---- read and write ----
+
+
+def _read(args: argparse.Namespace) -> None:
+    from mbcore.server.values import from_registers, register_count
+
+    if args.table in ("co", "di"):
+        if args.type:
+            raise ConfigurationError(f"--type {args.type} is for registers; leave it out to read {TABLE_NAMES[args.table]}")
+        with _connect(args) as client:
+            bits = client.read(args.table, args.address, args.count, unit_id=args.unit)
+        values: list[float] = list(bits)
+        step = 1
+    else:
+        kind = args.type or "uint16"
+        step = register_count(kind)
+        with _connect(args) as client:
+            registers = client.read(args.table, args.address, args.count * step, unit_id=args.unit)
+        values = [from_registers(registers[start : start + step], kind, args.order) for start in range(0, len(registers), step)]
+    print(f"{TABLE_NAMES[args.table]} of unit {args.unit}: address, reference, value")
+    for index, value in enumerate(values):
+        address = args.address + index * step
+        reference = f"{REFERENCE[args.table]}{address + 1:04d}"
+        print(f"{address:>7} {reference:>9}   {value:.7g}" if isinstance(value, float) else f"{address:>7} {reference:>9}   {value}")
+
+
+def _write(args: argparse.Namespace) -> None:
+    values = _values(args)
+    with _connect(args) as client:
+        client.write(args.table, args.address, values, unit_id=args.unit)
+    last = args.address + len(values) - 1
+    where = f"address {last}" if len(values) == 1 else f"addresses {args.address}..{last}"
+    print(f"wrote {TABLE_NAMES[args.table]} of unit {args.unit}, {where}")
+
+
+def _values(args: argparse.Namespace) -> list[int]:
+    """What the user wants to write, as bits or registers."""
+    from mbcore.server.values import to_registers
+
+    if args.table == "co":
+        if args.type:
+            raise ConfigurationError(f"--type {args.type} is for registers; leave it out to write coils")
+        for text in args.values:
+            if text.lower() not in STATES:
+                raise ConfigurationError(f"{text!r} is no state of a coil; use 0, 1, off or on")
+        return [STATES[text.lower()] for text in args.values]
+    kind = args.type or "uint16"
+    return [register for text in args.values for register in to_registers(_number(text), kind, args.order)]
+
+
+def _number(text: str) -> float:
+    for form in (lambda: int(text, 0), lambda: float(text)):
+        try:
+            return form()
+        except ValueError:
+            continue
+    raise ConfigurationError(f"{text!r} is no number; write it like 1234, 0x4D2 or 1.5")
+
+
+def _connect(args: argparse.Namespace) -> "Client":
+    from mbcore import framer as framers
+    from mbcore.server import client
+
+    framer = getattr(framers, f"Modbus{args.framer.capitalize()}Framer")
+    match args.transport:
+        case "tcp":
+            return client.connect_tcp(args.host, args.port, framer=framer, timeout=args.timeout)
+        case "udp":
+            return client.connect_udp(args.host, args.port, framer=framer, timeout=args.timeout)
+        case "tls":
+            tls = client.client_tls(args.cafile, args.certfile, args.keyfile, insecure=args.insecure)
+            return client.connect_tcp(args.host, args.port, framer=framer, timeout=args.timeout, tls=tls)
+        case _:
+            return client.connect_serial(args.device, framer=framer, timeout=args.timeout, **_line_settings(args))
+
+
+def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ("baudrate", "bytesize", "parity", "stopbits")}
+
+
+# ---- arguments ----
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mbcore", description="A Modbus server, and a small client for a first test. Addresses count from 0.")
+    parser.add_argument("--version", action="version", version=f"mbcore {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="serve|read|write")
+    for name, run, about in (
+        ("serve", _serve, f"serve the demo unit; without a transport: serve {' '.join(DEMO)}"),
+        ("read", _read, "read values from a server"),
+        ("write", _write, "write values to a server"),
+    ):
+        command = commands.add_parser(name, help=about, description=about)
+        transports = command.add_subparsers(dest="transport", required=True, metavar="|".join(NETWORK + SERIAL))
+        for transport in NETWORK + SERIAL:
+            leaf = transports.add_parser(transport, help=f"{about.partition(';')[0]} over {transport}")
+            leaf.set_defaults(command=run)
+            if transport in NETWORK:
+                _add_network(leaf, transport, serving=run is _serve)
+            else:
+                _add_serial(leaf, transport)
+            if run is _serve:
+                _add_serving(leaf)
+            else:
+                _add_asking(leaf, writing=run is _write)
+    return parser
+
+
+def _add_network(leaf: argparse.ArgumentParser, transport: str, *, serving: bool) -> None:
+    if serving:
+        leaf.add_argument("host", nargs="?", default="127.0.0.1", help="interface to listen on; 0.0.0.0 is every one (default %(default)s)")
+    else:
+        leaf.add_argument("host", help="name or address of the server")
+    port = 802 if transport == "tls" else 502
+    leaf.add_argument("-p", "--port", type=_whole(0, 65535), default=port, metavar="N", help="port (default %(default)s)")
+    framers = ("socket", *SERIAL, "tls") if transport == "tls" else ("socket", *SERIAL)
+    leaf.add_argument("--framer", choices=framers, default="socket", help="how requests are framed (default %(default)s)")
+    if transport == "tls":
+        leaf.add_argument("--certfile", metavar="PEM", required=serving, help="own certificate")
+        leaf.add_argument("--keyfile", metavar="PEM", help="its key, unless it stands in the same file")
+        leaf.add_argument("--cafile", metavar="PEM", help="authorities that vouch for the other side")
+        if not serving:
+            leaf.add_argument("--insecure", action="store_true", help="accept any certificate")
+
+
+def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
+    leaf.add_argument("device", help="serial port, e.g. /dev/ttyUSB0")
+    leaf.add_argument("-b", "--baudrate", type=_whole(50, 4_000_000), default=19200, metavar="N", help="default %(default)s")
+    leaf.add_argument("-P", "--parity", type=_word(PARITIES, "parity"), default="E", metavar="WORD", help="even (default), odd or none")
+    leaf.add_argument("-d", "--bytesize", type=int, choices=(7, 8), default=8, help="data bits (default %(default)s)")
+    leaf.add_argument("-s", "--stopbits", type=int, choices=(1, 2), default=1, help="default %(default)s")
+    leaf.add_argument("-m", "--mode", action=_SerialMode, metavar="8E1", help="the last three in one word")
+    leaf.set_defaults(framer=transport)
+
+
+def _add_serving(leaf: argparse.ArgumentParser) -> None:
+    leaf.add_argument("-a", "--unit", type=_whole(1, 247), default=1, metavar="N", help="unit id (default %(default)s)")
+    leaf.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: every frame")
+    leaf.add_argument("--log-level", choices=LEVELS, help="instead of -v (default warning)")
+
+
+def _add_asking(leaf: argparse.ArgumentParser, *, writing: bool) -> None:
+    leaf.add_argument("-a", "--unit", type=_whole(0, 255), default=1, metavar="N", help="unit id (default %(default)s)")
+    tables = WRITABLE if writing else TABLES
+    names = ", ".join(f"{word} {TABLE_NAMES[table]}" for word, table in tables.items() if word == table)
+    leaf.add_argument("-t", "--table", type=_word(tables, "table"), default="hr", metavar="WORD", help=f"{names} (default %(default)s)")
+    leaf.add_argument("-r", "--address", type=_whole(0, 65535), default=0, metavar="N", help="first address, from 0 (default %(default)s)")
+    if writing:
+        leaf.add_argument("values", nargs="+", help="numbers, or off and on for coils")
+    else:
+        leaf.add_argument("-c", "--count", type=_whole(1, 2000), default=1, metavar="N", help="how many values (default %(default)s)")
+    leaf.add_argument("--type", choices=TYPES, help="of a value in registers (default uint16)")
+    leaf.add_argument("--order", choices=ORDERS, default="ABCD", help="of the bytes of a 32-bit value (default %(default)s)")
+    leaf.add_argument("-o", "--timeout", type=_seconds, default=1.0, metavar="S", help="seconds to wait (default %(default)s)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds above 0")
+    return seconds
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _SerialMode(argparse.Action):
+    """Takes 8E1 apart."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        found = re.fullmatch("([78])([NEO])([12])", values.upper())
+        if not found:
+            raise argparse.ArgumentError(self, f"{values!r} is no mode of a serial line; write data bits, parity and stop bits like 8E1")
+        namespace.bytesize, namespace.parity, namespace.stopbits = int(found[1]), found[2], int(found[3])
+
+
+def _word(meanings: Mapping[str, str], what: str) -> Callable[[str], str]:
+    """A type of argument: one of some words, in any case."""
+    known = {word.lower(): meaning for word, meaning in meanings.items()}
+
+    def take(text: str) -> str:
+        if text.lower() not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}; use one of {', '.join(meanings)}")
+        return known[text.lower()]
+
+    return take
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A type of argument: a whole number, decimal or as 0x..."""
+
+    def take(text: str) -> int:
+        try:
+            number = int(text, 0)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number in {low}..{high}")
+        return number
+
+    return take

@@ -1,0 +1,49 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+# The values of one table. Read and written only with the image locked.
+ctypedef struct image_t:
+    uint16_t* words
+    # Sparse: the addresses of the words, ascending. NULL: they follow one another from `base`.
+    uint32_t* keys
+    uint32_t base
+    uint32_t count
+
+# Which of a block's three methods are Python's.
+cdef enum override_t:
+    OVERRIDES_NOTHING = 0
+    OVERRIDES_VALIDATE = 1
+    OVERRIDES_GET_VALUES = 2
+    OVERRIDES_SET_VALUES = 4
+
+# One lock for all images, since blocks may be shared between contexts. Held for at most one request, never across Python code: its holder
+# never waits for the GIL, so waiting for it with the GIL in hand can't deadlock.
+cdef void lock_image() noexcept nogil
+cdef void unlock_image() noexcept nogil
+
+# The index in `words` of `quantity` consecutive addresses, -1 where one of them does not exist. 32-bit sums: nothing wraps.
+cdef int64_t locate(const image_t* image, uint32_t address, uint32_t quantity) noexcept nogil
+
+# To and from the wire's order (AP 4.2, 6.1, 6.3). `index` is what `locate` said.
+cdef void load_registers(const image_t* image, int64_t index, uint32_t quantity, uint8_t* wire) noexcept nogil
+cdef void store_registers(image_t* image, int64_t index, uint32_t quantity, const uint8_t* wire) noexcept nogil
+cdef void load_bits(const image_t* image, int64_t index, uint32_t quantity, uint8_t* wire) noexcept nogil
+cdef void store_bits(image_t* image, int64_t index, uint32_t quantity, const uint8_t* wire) noexcept nogil
+
+cdef class BaseModbusDataBlock:
+    cdef image_t image
+    cdef object __weakref__
+    cdef int overrides(self) except -1
+
+
+cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
+    # What reset() goes back to: an int for all of them, or bytes with one native word each.
+    cdef object initial
+
+
+cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
+    cdef dict initial
+    cdef public bint mutable
+
+
+# A block of `count` zeros from address 0.
+cdef ModbusSequentialDataBlock zero_block(uint32_t count)

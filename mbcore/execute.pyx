@@ -1,0 +1,419 @@
+"""Request -> action on store and control -> response. The only room that knows codec, store and control.
+
+`execute` runs without the GIL and with the image locked; it returns 0, an exception code, or EXECUTE_IN_PYTHON where the table, or the whole
+context, is Python's. Order of checks: what `codec.read_request` found (01, 03), then the addresses (02), then the action (04). A request that is
+refused has changed nothing.
+
+Source: Modbus Application Protocol V1.1b3, the state diagram of each function in clause 6.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy
+
+from mbcore.codec cimport request_t, response_t
+from mbcore.constants cimport *
+from mbcore.control cimport (
+    BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, add_event, clear_counters, control_t, copy_events, identity_t,
+    restart_communications,
+)
+from mbcore.datastore.context cimport (
+    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, numbered_t, unit_t,
+)
+from mbcore.datastore.store cimport image_t, load_bits, load_registers, locate, store_bits, store_registers
+from mbcore.wire cimport (
+    get_bytes, get_u8, get_u16, left, load_u16, put_bytes, put_u8, put_u16, read_from, reader_t, store_u16, write_to, writer_t, written,
+)
+
+from mbcore.errors import ConfigurationError, RequestError
+
+# Wire addresses are 0..65535 (AP 4.4).
+cdef enum:
+    WIRE_ADDRESSES = 65536
+
+
+cdef bint writes(uint8_t function_code) noexcept nogil:
+    """Whether the function writes to the store: what a broadcast may ask for (SL 2.1), and what observers hear of."""
+    return (
+        function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == WRITE_MULTIPLE_COILS
+        or function_code == WRITE_MULTIPLE_REGISTERS or function_code == WRITE_FILE_RECORD or function_code == MASK_WRITE_REGISTER
+        or function_code == READ_WRITE_MULTIPLE_REGISTERS
+    )
+
+
+# ---- the four tables ------------------------------------------------------------------------------------------------------------------
+
+cdef int table_of(uint8_t function_code) noexcept nogil:
+    if function_code == READ_COILS or function_code == WRITE_SINGLE_COIL or function_code == WRITE_MULTIPLE_COILS:
+        return COILS
+    elif function_code == READ_DISCRETE_INPUTS:
+        return DISCRETE_INPUTS
+    elif function_code == READ_INPUT_REGISTERS:
+        return INPUT_REGISTERS
+    return HOLDING_REGISTERS
+
+
+cdef bint needs_python(const unit_t* unit, uint8_t function_code) noexcept nogil:
+    """Whether a writing function would be Python's to execute."""
+    return function_code != WRITE_FILE_RECORD and unit.tables[table_of(function_code)] == NULL
+
+
+cdef int64_t find(const unit_t* unit, const image_t* image, uint16_t address, uint16_t quantity) noexcept nogil:
+    if <uint32_t> address + quantity > WIRE_ADDRESSES:
+        return -1
+    return locate(image, address + unit.offset, quantity)
+
+
+cdef int execute_on_table(unit_t* unit, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    cdef uint8_t function_code = request.function_code
+    cdef image_t* image = unit.tables[table_of(function_code)]
+    cdef uint16_t quantity = request.quantity
+    cdef int64_t index, write_index
+    if image == NULL:
+        return EXECUTE_IN_PYTHON
+    if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == MASK_WRITE_REGISTER:
+        quantity = 1
+    index = find(unit, image, request.address, quantity)
+    if index < 0:
+        return ILLEGAL_DATA_ADDRESS
+    if function_code == READ_COILS or function_code == READ_DISCRETE_INPUTS:
+        load_bits(image, index, quantity, data)
+        response.data_length = (quantity + 7) // 8
+    elif function_code == READ_HOLDING_REGISTERS or function_code == READ_INPUT_REGISTERS:
+        load_registers(image, index, quantity, data)
+        response.data_length = 2 * quantity
+    elif function_code == WRITE_SINGLE_COIL:
+        image.words[index] = request.value != 0
+    elif function_code == WRITE_SINGLE_REGISTER:
+        image.words[index] = request.value
+    elif function_code == WRITE_MULTIPLE_COILS:
+        store_bits(image, index, quantity, request.data)
+    elif function_code == WRITE_MULTIPLE_REGISTERS:
+        store_registers(image, index, quantity, request.data)
+    elif function_code == MASK_WRITE_REGISTER:
+        image.words[index] = masked(image.words[index], request)
+        response.value = image.words[index]
+    elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
+        write_index = find(unit, image, request.write_address, request.write_quantity)
+        if write_index < 0:
+            return ILLEGAL_DATA_ADDRESS
+        store_registers(image, write_index, request.write_quantity, request.data)
+        load_registers(image, index, quantity, data)
+        response.data_length = 2 * quantity
+    return 0
+
+
+cdef uint16_t masked(uint16_t current, const request_t* request) noexcept nogil:
+    # AP 6.16
+    return (current & request.and_mask) | (request.or_mask & ~request.and_mask)
+
+
+# ---- files and FIFO queues ------------------------------------------------------------------------------------------------------------
+
+cdef image_t* find_records(unit_t* unit, reader_t* groups, uint16_t* record_number, uint16_t* length) noexcept nogil:
+    """The image that the next group points into, NULL where it points nowhere; takes the group's head from `groups`."""
+    cdef uint8_t reference_type = get_u8(groups)
+    cdef uint16_t file_number = get_u16(groups)
+    cdef image_t* image
+    record_number[0] = get_u16(groups)
+    length[0] = get_u16(groups)
+    if reference_type != FILE_REFERENCE_TYPE or not file_number:
+        return NULL
+    if <uint32_t> record_number[0] + length[0] > MAX_RECORD_NUMBER + 1:
+        return NULL
+    image = numbered(unit.files, unit.file_count, file_number)
+    return image if image != NULL and locate(image, record_number[0], length[0]) >= 0 else NULL
+
+
+cdef int read_files(unit_t* unit, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    cdef reader_t groups = read_from(request.data, request.data_length)
+    cdef writer_t writer = write_to(data, MAX_PDU - 2)
+    cdef image_t* image
+    cdef uint16_t record_number, length
+    while left(&groups):
+        if find_records(unit, &groups, &record_number, &length) == NULL:
+            return ILLEGAL_DATA_ADDRESS
+    groups = read_from(request.data, request.data_length)
+    while left(&groups):
+        image = find_records(unit, &groups, &record_number, &length)
+        put_u8(&writer, <uint8_t> (2 * length + 1))
+        put_u8(&writer, FILE_REFERENCE_TYPE)
+        load_registers(image, locate(image, record_number, length), length, writer.at)
+        put_bytes(&writer, writer.at, 2 * <size_t> length)
+    response.data_length = <uint16_t> written(&writer)
+    return 0
+
+
+cdef int write_files(unit_t* unit, const request_t* request, response_t* response) noexcept nogil:
+    cdef reader_t groups = read_from(request.data, request.data_length)
+    cdef image_t* image
+    cdef uint16_t record_number, length
+    while left(&groups):
+        if find_records(unit, &groups, &record_number, &length) == NULL:
+            return ILLEGAL_DATA_ADDRESS
+        get_bytes(&groups, 2 * <size_t> length)
+    groups = read_from(request.data, request.data_length)
+    while left(&groups):
+        image = find_records(unit, &groups, &record_number, &length)
+        store_registers(image, locate(image, record_number, length), length, get_bytes(&groups, 2 * <size_t> length))
+    response.data = request.data
+    response.data_length = request.data_length
+    return 0
+
+
+cdef int read_fifo(unit_t* unit, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    cdef const image_t* image = numbered(unit.fifos, unit.fifo_count, request.address)
+    if image == NULL:
+        return ILLEGAL_DATA_ADDRESS
+    if image.count > MAX_FIFO_COUNT:
+        return ILLEGAL_DATA_VALUE
+    load_registers(image, 0, image.count, data)
+    response.data_length = <uint16_t> (2 * image.count)
+    return 0
+
+
+# ---- the server itself ----------------------------------------------------------------------------------------------------------------
+
+cdef int execute_diagnostics(control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    cdef uint16_t sub_function = request.sub_function
+    # All but the ones that ask for a value are answered by an echo (AP 6.8.1).
+    response.data = request.data
+    response.data_length = request.data_length
+    if sub_function == RESTART_COMMUNICATIONS_OPTION:
+        restart_communications(control, load_u16(request.data) == 0xFF00)
+    elif sub_function == CHANGE_ASCII_INPUT_DELIMITER:
+        control.delimiter = request.data[0]
+    elif sub_function == FORCE_LISTEN_ONLY_MODE:
+        control.listen_only = True
+        add_event(control, ENTERED_LISTEN_ONLY)
+    elif sub_function == CLEAR_COUNTERS_AND_DIAGNOSTIC_REGISTER:
+        clear_counters(control)
+    elif sub_function == CLEAR_OVERRUN_COUNTER_AND_FLAG:
+        control.counters[BUS_CHARACTER_OVERRUN] = 0
+    elif sub_function == RETURN_DIAGNOSTIC_REGISTER:
+        store_u16(data, control.diagnostic_register)
+        response.data = data
+    elif RETURN_BUS_MESSAGE_COUNT <= sub_function <= RETURN_BUS_CHARACTER_OVERRUN_COUNT:
+        store_u16(data, control.counters[sub_function - RETURN_BUS_MESSAGE_COUNT])
+        response.data = data
+    return 0
+
+
+cdef void report_server_id(const unit_t* unit, const control_t* control, response_t* response, uint8_t* data) noexcept nogil:
+    # AP 6.13: the server id is device specific. Ours: vendor-product-revision, then the run indicator.
+    cdef writer_t writer = write_to(data, MAX_PDU - 2)
+    cdef const identity_t* identity = control.identity
+    cdef int object_id
+    cdef size_t room
+    if unit.server_id != NULL:
+        put_bytes(&writer, unit.server_id, unit.server_id_length)
+    else:
+        for object_id in range(3):
+            if object_id:
+                put_u8(&writer, 45)
+            room = writer.end - writer.at - 3
+            put_bytes(&writer, identity.text[object_id], min(<size_t> identity.length[object_id], room))
+        put_u8(&writer, control.run_indicator)
+    response.data_length = <uint16_t> written(&writer)
+
+
+cdef bint has_object(const identity_t* identity, int object_id) noexcept nogil:
+    # The basic ones are mandatory (AP 6.21): there even when empty.
+    return object_id <= 2 or identity.text[object_id] != NULL
+
+
+cdef int identify(const identity_t* identity, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    cdef writer_t writer = write_to(data, MAX_PDU - 7)
+    cdef int first = request.object_id, last = 0xFF, object_id
+    cdef bint regular = False, extended = False
+    for object_id in range(3, 0x100):
+        if has_object(identity, object_id):
+            regular = regular or object_id < 0x80
+            extended = extended or object_id >= 0x80
+    response.sub_function = MEI_READ_DEVICE_IDENTIFICATION
+    response.read_code = request.read_code
+    # 0x80: single objects can be asked for.
+    response.conformity = 0x83 if extended else 0x82 if regular else 0x81
+    if request.read_code == 4:
+        if not has_object(identity, first):
+            return ILLEGAL_DATA_ADDRESS
+        last = first
+    else:
+        last = 0x02 if request.read_code == 1 else 0x7F if request.read_code == 2 else 0xFF
+        if first > last or not has_object(identity, first):
+            first = 0
+    for object_id in range(first, last + 1):
+        if not has_object(identity, object_id):
+            continue
+        if writer.end - writer.at < 2 + identity.length[object_id]:
+            response.more_follows = 0xFF
+            response.next_object = <uint8_t> object_id
+            break
+        put_u8(&writer, <uint8_t> object_id)
+        put_u8(&writer, identity.length[object_id])
+        put_bytes(&writer, identity.text[object_id], identity.length[object_id])
+        response.object_count += 1
+    response.data_length = <uint16_t> written(&writer)
+    return 0
+
+
+# ---- all ------------------------------------------------------------------------------------------------------------------------------
+
+cdef int execute(unit_t* unit, control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil:
+    """Act on the request; `data` is where the response's data may be written, `codec.response_head` bytes into the reply's PDU."""
+    cdef uint8_t function_code = request.function_code
+    response.data = data
+    response.address = request.address
+    response.quantity = request.quantity
+    response.value = request.value
+    if function_code == READ_FILE_RECORD:
+        return read_files(unit, request, response, data)
+    elif function_code == WRITE_FILE_RECORD:
+        return write_files(unit, request, response)
+    elif function_code == READ_FIFO_QUEUE:
+        return read_fifo(unit, request, response, data)
+    elif function_code == DIAGNOSTICS:
+        response.sub_function = request.sub_function
+        return execute_diagnostics(control, request, response, data)
+    elif function_code == READ_EXCEPTION_STATUS:
+        response.status = control.exception_status
+    elif function_code == GET_COMM_EVENT_COUNTER:
+        response.status = control.status
+        response.event_count = control.event_count
+    elif function_code == GET_COMM_EVENT_LOG:
+        response.status = control.status
+        response.event_count = control.event_count
+        response.message_count = control.counters[BUS_MESSAGE]
+        response.data_length = <uint16_t> copy_events(control, data)
+    elif function_code == REPORT_SERVER_ID:
+        report_server_id(unit, control, response, data)
+    elif function_code == ENCAPSULATED_INTERFACE_TRANSPORT:
+        return identify(control.identity, request, response, data)
+    else:
+        response.and_mask = request.and_mask
+        response.or_mask = request.or_mask
+        return execute_on_table(unit, request, response, data)
+    return 0
+
+
+# ---- where the table is Python's ------------------------------------------------------------------------------------------------------
+
+cdef list bits_of(const uint8_t* data, int quantity):
+    return [bool(data[i >> 3] >> (i & 7) & 1) for i in range(quantity)]
+
+
+cdef list registers_of(const uint8_t* data, int quantity):
+    return [load_u16(data + 2 * i) for i in range(quantity)]
+
+
+cdef object values_of(object context, int function_code, int address, int quantity):
+    """What the user's `getValues` answers, checked."""
+    values = context.getValues(function_code, address, quantity)
+    try:
+        values = list(values)
+    except TypeError:
+        raise ConfigurationError(f"getValues({function_code}, {address}, {quantity}) returned {values!r}; it must return a list") from None
+    if len(values) != quantity:
+        raise ConfigurationError(f"getValues({function_code}, {address}, {quantity}) returned {len(values)} values instead of {quantity}")
+    return values
+
+
+cdef int put_values(list values, uint8_t function_code, response_t* response, uint8_t* data) except -1:
+    cdef int i
+    if function_code == READ_COILS or function_code == READ_DISCRETE_INPUTS:
+        response.data_length = <uint16_t> ((len(values) + 7) // 8)
+        for i in range(response.data_length):
+            data[i] = 0
+        for i, value in enumerate(values):
+            if value:
+                data[i >> 3] |= <uint8_t> (1 << (i & 7))
+    else:
+        response.data_length = <uint16_t> (2 * len(values))
+        for i, value in enumerate(values):
+            store_u16(data + 2 * i, register_from(value))
+    return 0
+
+
+cdef uint16_t register_from(object value) except? 0xFFFF:
+    if not hasattr(value, "__index__") or not 0 <= value.__index__() <= 0xFFFF:
+        raise ConfigurationError(f"getValues returned {value!r}, which is not a whole number 0..65535")
+    return value.__index__()
+
+
+cdef int call(object context, const request_t* request, response_t* response, uint8_t* data) except -1:
+    cdef uint8_t function_code = request.function_code
+    cdef int address = request.address, quantity = request.quantity
+    if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == MASK_WRITE_REGISTER:
+        quantity = 1
+    if address + quantity > WIRE_ADDRESSES or not context.validate(function_code, address, quantity):
+        return ILLEGAL_DATA_ADDRESS
+    if READ_COILS <= function_code <= READ_INPUT_REGISTERS:
+        put_values(values_of(context, function_code, address, quantity), function_code, response, data)
+    elif function_code == WRITE_SINGLE_COIL:
+        context.setValues(function_code, address, [request.value != 0])
+    elif function_code == WRITE_SINGLE_REGISTER:
+        context.setValues(function_code, address, [request.value])
+    elif function_code == WRITE_MULTIPLE_COILS:
+        context.setValues(function_code, address, bits_of(request.data, quantity))
+    elif function_code == WRITE_MULTIPLE_REGISTERS:
+        context.setValues(function_code, address, registers_of(request.data, quantity))
+    elif function_code == MASK_WRITE_REGISTER:
+        response.value = masked(register_from(values_of(context, function_code, address, 1)[0]), request)
+        context.setValues(function_code, address, [response.value])
+    elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
+        if <uint32_t> request.write_address + request.write_quantity > WIRE_ADDRESSES:
+            return ILLEGAL_DATA_ADDRESS
+        if not context.validate(function_code, request.write_address, request.write_quantity):
+            return ILLEGAL_DATA_ADDRESS
+        context.setValues(function_code, request.write_address, registers_of(request.data, request.write_quantity))
+        put_values(values_of(context, function_code, address, quantity), function_code, response, data)
+    return 0
+
+
+cdef int execute_in_python(object context, const request_t* request, response_t* response, uint8_t* data, object report) except -1:
+    """Act on the request by the context's own methods; returns 0 or an exception code. The image is not locked.
+
+    The one place where a user's code runs on behalf of a master: whatever it raises is an answer.
+    """
+    try:
+        return call(context, request, response, data)
+    except RequestError as error:
+        return error.exception_code
+    except Exception as error:
+        if report is not None:
+            report(f"a data block failed at function {request.function_code}, address {request.address}; the master is answered with exception 04", error)
+        return SERVER_DEVICE_FAILURE
+
+
+cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1:
+    """Tell the observers of a write that has succeeded."""
+    cdef reader_t groups
+    cdef uint8_t function_code = request.function_code
+    if function_code == WRITE_SINGLE_COIL:
+        tell(store, report, unit_id, "coils", request.address, [request.value != 0])
+    elif function_code == WRITE_MULTIPLE_COILS:
+        tell(store, report, unit_id, "coils", request.address, bits_of(request.data, request.quantity))
+    elif function_code == WRITE_SINGLE_REGISTER:
+        tell(store, report, unit_id, "holding_registers", request.address, [request.value])
+    elif function_code == MASK_WRITE_REGISTER:
+        tell(store, report, unit_id, "holding_registers", request.address, [response.value])
+    elif function_code == WRITE_MULTIPLE_REGISTERS:
+        tell(store, report, unit_id, "holding_registers", request.address, registers_of(request.data, request.quantity))
+    elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
+        tell(store, report, unit_id, "holding_registers", request.write_address, registers_of(request.data, request.write_quantity))
+    elif function_code == WRITE_FILE_RECORD:
+        groups = read_from(request.data, request.data_length)
+        while left(&groups):
+            get_u8(&groups)
+            file_number, record_number, length = get_u16(&groups), get_u16(&groups), get_u16(&groups)
+            tell(store, report, unit_id, "file_records", (file_number, record_number), [get_u16(&groups) for _ in range(length)])
+    return 0
+
+
+cdef int tell(ModbusServerContext store, object report, int unit_id, str table, object address, list values) except -1:
+    for observer in store.observers:
+        try:
+            observer(unit_id, table, address, list(values))
+        except Exception as error:
+            if report is not None:
+                report(f"the observer {observer!r} failed", error)
+    return 0

@@ -1,0 +1,50 @@
+from libc.stdint cimport uint8_t, uint16_t
+
+# What `find` says of the head of a buffer.
+cdef enum:
+    # a frame; `consumed` bytes long
+    FOUND = 1
+    # not yet: more bytes are needed
+    MORE = 0
+    # `consumed` bytes at the head are no frame
+    DROP = -1
+    # the stream can't be trusted any more
+    CLOSE = -2
+
+ctypedef struct frame_t:
+    uint16_t transaction_id
+    uint8_t unit_id
+    # the PDU, in the buffer or in the framer's scratch: valid until the next `find`
+    const uint8_t* pdu
+    int pdu_length
+    # FOUND and DROP: how many bytes of the buffer it takes
+    int consumed
+    # FOUND: it can only be the response of another unit
+    bint response
+    # DROP: a frame was there, but damaged
+    bint damaged
+
+cdef class Framer:
+    # bytes of an ADU before the PDU, at most; the reply's PDU is built that far into the reply buffer
+    cdef int head
+    # given that many bytes, `find` never says MORE
+    cdef int longest
+    # seconds of silence after which a partial frame is given up; 0: never
+    cdef double patience
+    # whether that is the framing's own, not the line's t3.5
+    cdef bint patience_fixed
+    # whether this is a serial line, with other units on it and silence between frames
+    cdef bint line
+    # frames carry no unit id
+    cdef bint anonymous
+    # the last character of an ASCII frame
+    cdef uint8_t delimiter
+    # `final`: silence has come, nothing more belongs to these bytes
+    cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil
+    # close the ADU around the PDU that stands at `adu + head`; returns the ADU's length, its bytes from `adu` on
+    cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil
+
+
+cdef enum:
+    # room for any ADU that `wrap` makes: binary, every byte doubled
+    LONGEST_ADU = 520

@@ -1,0 +1,3 @@
+from mbcore.framer.base import Framer
+
+class ModbusBinaryFramer(Framer): ...

@@ -1,0 +1,96 @@
+"""RTU: unit id, PDU, CRC; no delimiter but silence (Modbus over Serial Line V1.02, 2.5.1).
+
+The function code says how long a frame is, as a request and as a response (other units answer on the same line); the CRC decides. Where
+no length fits, the bytes wait for the silence that ends them, and then what is found in them counts.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from mbcore.checksum cimport crc16_from, crc16_of
+from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, request_length_of, response_length_of
+from mbcore.constants cimport MAX_ADU_RTU
+from mbcore.framer.base cimport DROP, FOUND, MORE, Framer, frame_t
+
+cdef enum:
+    # unit id, function code, CRC
+    SHORTEST = 4
+    # what stands around a PDU
+    AROUND = 3
+
+
+cdef bint intact(const uint8_t* data, int length) noexcept nogil:
+    # The CRC goes low byte first.
+    cdef int crc = crc16_of(data, length - 2)
+    return data[length - 2] == (crc & 0xFF) and data[length - 1] == crc >> 8
+
+
+cdef int intact_prefix(const uint8_t* data, int length) noexcept nogil:
+    # The shortest beginning of `data` that is a frame by its CRC, 0 where there is none.
+    cdef uint16_t crc = 0xFFFF
+    cdef int i
+    for i in range(length):
+        crc = crc16_from(crc, data + i, 1)
+        if crc == 0 and i + 1 >= SHORTEST:
+            return i + 1
+    return 0
+
+
+cdef int found(const uint8_t* data, int length, bint response, frame_t* frame) noexcept nogil:
+    frame.unit_id = data[0]
+    frame.transaction_id = 0
+    frame.pdu = data + 1
+    frame.pdu_length = length - AROUND
+    frame.consumed = length
+    frame.response = response
+    frame.damaged = False
+    return FOUND
+
+
+cdef class ModbusRtuFramer(Framer):
+    """Modbus RTU: binary frames with a CRC-16, told apart by their length and by silence."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.head = 1
+        self.longest = MAX_ADU_RTU
+        # Over TCP and UDP there is no silence to go by; a partial frame is given up after this many seconds.
+        self.patience = 0.5
+
+    cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
+        cdef int size
+        cdef bint pending = False, response
+        for response in range(2):
+            if response and not self.line:
+                break
+            if response:
+                size = response_length_of(data + 1, length - 1)
+            else:
+                size = request_length_of(data + 1, length - 1)
+            if size == LENGTH_NEEDS_MORE:
+                pending = True
+            elif size == LENGTH_BY_CHECKSUM:
+                size = intact_prefix(data, min(length, MAX_ADU_RTU))
+                if size:
+                    return found(data, size, response, frame)
+                pending = True
+            elif size + AROUND > MAX_ADU_RTU:
+                continue
+            elif length < size + AROUND:
+                pending = True
+            elif intact(data, size + AROUND):
+                return found(data, size + AROUND, response, frame)
+        # A frame of another length than its function's is a frame where all of it is there: the codec refuses it (03).
+        if (final or not self.line) and SHORTEST <= length <= MAX_ADU_RTU and intact(data, length):
+            return found(data, length, False, frame)
+        if not final and length < MAX_ADU_RTU and (pending or self.line):
+            return MORE
+        frame.consumed = 1
+        frame.damaged = True
+        return DROP
+
+    cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil:
+        cdef int crc
+        adu[0] = frame.unit_id
+        crc = crc16_of(adu, pdu_length + 1)
+        adu[pdu_length + 1] = crc & 0xFF
+        adu[pdu_length + 2] = crc >> 8
+        return pdu_length + AROUND

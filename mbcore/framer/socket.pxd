@@ -1,0 +1,5 @@
+from mbcore.framer.base cimport Framer
+
+
+cdef class ModbusSocketFramer(Framer):
+    pass

@@ -1,0 +1,83 @@
+"""Requests and responses as Python objects: what a trace hook sees. The hot path never makes one; what a PDU means is the codec's."""
+
+from mbcore.codec import decode_request, decode_response, encode_request, encode_response
+from mbcore.errors import FramingError, ModbusError, RequestError
+
+# pymodbus 3 says `count` where the specification says quantity, and `dev_id` where it says unit identifier.
+_ALIASES = {"count": "quantity", "dev_id": "unit_id", "device_id": "unit_id", "slave_id": "unit_id"}
+
+
+class ModbusPDU:
+    """A request or a response on its way through a trace hook.
+
+    ``function_code``, ``unit_id`` (also ``dev_id``, ``device_id``, ``slave_id``), ``transaction_id``, and the fields of its function as
+    :func:`mbcore.codec.decode_request` and :func:`~mbcore.codec.decode_response` name them: ``address``, ``quantity`` (also ``count``), ``registers``,
+    ``bits``, ``exception_code``... What a hook assigns goes onto the wire, within what the function can carry. A PDU that is no valid message has
+    ``data`` instead, its bytes after the function code.
+    """
+
+    def __init__(self, pdu, sending, unit_id, transaction_id):
+        self.sending = sending
+        self.unit_id = unit_id
+        self.transaction_id = transaction_id
+        try:
+            self._fields = decode_response(pdu) if sending else decode_request(pdu)
+        except (RequestError, FramingError):
+            self._fields = {"function_code": pdu[0], "data": pdu[1:]}
+            self._raw = True
+        else:
+            self._raw = False
+
+    def __getattr__(self, name):
+        name = _ALIASES.get(name, name)
+        if name == "unit_id":
+            return self.unit_id
+        try:
+            return self.__dict__["_fields"][name]
+        except KeyError:
+            raise AttributeError(f"function {self.function_code} has no field {name!r}; it has {', '.join(self._fields)}") from None
+
+    def __setattr__(self, name, value):
+        fields = self.__dict__.get("_fields", {})
+        name = _ALIASES.get(name, name)
+        if name in fields:
+            fields[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def isError(self):
+        """Return whether this is an exception response."""
+        return "exception_code" in self._fields
+
+    def encode(self):
+        """Return the PDU as bytes, function code included.
+
+        :raises ConfigurationError: a field does not fit its function
+        """
+        fields = dict(self._fields)
+        function_code = fields.pop("function_code")
+        if self._raw:
+            return bytes([function_code]) + bytes(fields["data"])
+        return (encode_response if self.sending else encode_request)(function_code, **fields)
+
+    def __repr__(self):
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
+        return f"ModbusPDU({'response' if self.sending else 'request'}, unit_id={self.unit_id}, {fields})"
+
+
+def trace(hook, sending, pdu, unit_id, transaction_id, report):
+    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through; what it raises is reported, and ``pdu`` goes on as it was."""
+    try:
+        message = ModbusPDU(pdu, sending, unit_id, transaction_id)
+        before = message.encode()
+        returned = hook(sending, message)
+        after = (message if returned is None else returned).encode()
+        # Bits beyond the quantity and the like are not fields: an untouched message stays as it came.
+        result = pdu if after == before else after
+        if not 1 <= len(result) <= 253:
+            raise ModbusError(f"trace_pdu returned a PDU of {len(result)} bytes; 1..253 are possible")
+    except Exception as error:
+        if report is not None:
+            report("the trace_pdu hook failed; the message goes on as it was", error)
+        return pdu
+    return result

@@ -1,0 +1,69 @@
+from libc.stdint cimport uint8_t
+
+from mbcore.codec cimport request_t, response_t
+from mbcore.control cimport ModbusControlBlock
+from mbcore.datastore.context cimport ModbusServerContext
+from mbcore.framer.base cimport Framer, frame_t
+
+# One request on its way through the house.
+ctypedef struct exchange_t:
+    frame_t frame
+    request_t request
+    response_t response
+    # of the outcome: an exception code, or 0
+    int refused
+    bint broadcast
+    # no answer, whatever the outcome
+    bint silent
+
+
+cdef class Session:
+    cdef readonly Framer framer
+    cdef readonly ModbusServerContext store
+    cdef readonly ModbusControlBlock control
+    cdef object report
+    cdef object trace_pdu
+    cdef bint traced
+    cdef bint serial
+    cdef bint ignore_missing_slaves
+    cdef bint broadcast_enable
+    # the stream can't be trusted any more: close it once the replies are written
+    cdef readonly bint closing
+    # a run of damaged bytes counts as one communication error
+    cdef bint in_noise
+    # silence has come: the bytes in the buffer are all there will be
+    cdef bint final
+    # when the last byte came, seconds
+    cdef double last
+
+    # the bytes being looked at
+    cdef const uint8_t* at
+    cdef const uint8_t* end
+    # a partial frame between calls
+    cdef uint8_t* buffer
+    cdef int held
+
+    # replies not yet handed out
+    cdef uint8_t* out
+    cdef size_t out_length
+    cdef size_t out_room
+
+    cdef exchange_t exchange
+
+    # the request that a trace hook has let through
+    cdef uint8_t[256] traced_pdu
+
+    cdef bytes taken(self)
+    cdef int run(self, const uint8_t* at, const uint8_t* end) except -1
+    cdef int feed(self) noexcept nogil
+    cdef void count_damage(self) noexcept nogil
+    cdef int answer(self) noexcept nogil
+    cdef int admit(self) noexcept nogil
+    cdef uint8_t* data_place(self) noexcept nogil
+    cdef int execute_everywhere(self) noexcept nogil
+    cdef void settle(self) noexcept nogil
+    cdef int conclude(self) noexcept nogil
+    cdef bint reserve(self) noexcept nogil
+    cdef int answer_in_python(self) except -1
+    cdef void trace_request(self) noexcept with gil
+    cdef int trace_response(self, uint8_t* place, int length) noexcept with gil
