@@ -12,6 +12,7 @@ MODULES = [
     "mbcore.datastore.store",
     "mbcore.datastore.context",
     "mbcore.execute",
+    "mbcore.lock",
     "mbcore.framer.base",
     "mbcore.framer.socket",
     "mbcore.framer.rtu",

@@ -130,10 +130,10 @@ def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str
         settings = f"-p {port} -a {args.unit}" + (f" --framer {args.framer}" if args.framer != "socket" else "")
     if args.transport == "tls":
         settings += " --cafile CA.pem" + (" --certfile CLIENT.pem --keyfile CLIENT.key" if args.cafile else "")
-    program = "mbcore" if shutil.which("mbcore") else sys.argv[0]
+    program = _program()
     read = f"{program} read {args.transport} {peer} {settings}"
     write = f"{program} write {args.transport} {peer} {settings} -r {FREE} 12 34"
-    if args.framer in ("socket", "rtu") and args.transport in ("tcp", "rtu"):
+    if (args.transport, args.framer) in (("tcp", "socket"), ("rtu", "rtu")):
         first = f"mbpoll -m {args.transport} {settings} -0 -r 0 -c {LIVE} -1 {peer}"
     else:
         first = f"{read} -r 0 -c {LIVE}"
@@ -148,6 +148,13 @@ def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str
         "Stop it:   Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _program() -> str:
+    """How to call this program again."""
+    if shutil.which("mbcore"):
+        return "mbcore"
+    return "python3 -m mbcore" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
 def _reachable(host: str) -> str:
@@ -165,24 +172,15 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def _read(args: argparse.Namespace) -> None:
     from mbcore.server.values import from_registers, register_count
 
-    if args.table in ("co", "di"):
-        if args.type:
-            raise ConfigurationError(f"--type {args.type} is for registers; leave it out to read {TABLE_NAMES[args.table]}")
-        with _connect(args) as client:
-            bits = client.read(args.table, args.address, args.count, unit_id=args.unit)
-        values: list[float] = list(bits)
-        step = 1
-    else:
-        kind = args.type or "uint16"
-        step = register_count(kind)
-        with _connect(args) as client:
-            registers = client.read(args.table, args.address, args.count * step, unit_id=args.unit)
-        values = [from_registers(registers[start : start + step], kind, args.order) for start in range(0, len(registers), step)]
+    kind = _kind(args)
+    step = register_count(kind) if kind else 1
+    with _connect(args) as client:
+        found = client.read(args.table, args.address, args.count * step, unit_id=args.unit)
     print(f"{TABLE_NAMES[args.table]} of unit {args.unit}: address, reference, value")
-    for index, value in enumerate(values):
-        address = args.address + index * step
-        reference = f"{REFERENCE[args.table]}{address + 1:04d}"
-        print(f"{address:>7} {reference:>9}   {value:.7g}" if isinstance(value, float) else f"{address:>7} {reference:>9}   {value}")
+    for start in range(0, len(found), step):
+        value = from_registers(found[start : start + step], kind, args.order) if kind else found[start]
+        address = args.address + start
+        print(f"{address:>7} {REFERENCE[args.table]:>5}{address + 1:04d}   {value:{'.7g' if kind == 'float32' else ''}}")
 
 
 def _write(args: argparse.Namespace) -> None:
@@ -191,22 +189,29 @@ def _write(args: argparse.Namespace) -> None:
         client.write(args.table, args.address, values, unit_id=args.unit)
     last = args.address + len(values) - 1
     where = f"address {last}" if len(values) == 1 else f"addresses {args.address}..{last}"
-    print(f"wrote {TABLE_NAMES[args.table]} of unit {args.unit}, {where}")
+    print(f"wrote {TABLE_NAMES[args.table]} of {f'unit {args.unit}' if args.unit else 'all units'}, {where}")
 
 
 def _values(args: argparse.Namespace) -> list[int]:
     """What the user wants to write, as bits or registers."""
     from mbcore.server.values import to_registers
 
-    if args.table == "co":
-        if args.type:
-            raise ConfigurationError(f"--type {args.type} is for registers; leave it out to write coils")
-        for text in args.values:
-            if text.lower() not in STATES:
-                raise ConfigurationError(f"{text!r} is no state of a coil; use 0, 1, off or on")
-        return [STATES[text.lower()] for text in args.values]
-    kind = args.type or "uint16"
-    return [register for text in args.values for register in to_registers(_number(text), kind, args.order)]
+    kind = _kind(args)
+    if kind:
+        return [register for text in args.values for register in to_registers(_number(text), kind, args.order)]
+    for text in args.values:
+        if text.lower() not in STATES:
+            raise ConfigurationError(f"{text!r} is no state of a coil; use 0, 1, off or on")
+    return [STATES[text.lower()] for text in args.values]
+
+
+def _kind(args: argparse.Namespace) -> str | None:
+    """The type of the values in registers; None for bits."""
+    if args.table in ("hr", "ir"):
+        return args.type or "uint16"
+    if args.type:
+        raise ConfigurationError(f"--type {args.type} is for registers; leave it out for {TABLE_NAMES[args.table]}")
+    return None
 
 
 def _number(text: str) -> float:
@@ -236,6 +241,8 @@ def _connect(args: argparse.Namespace) -> "Client":
 
 
 def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
+    if args.bytesize == 7 and args.framer != "ascii":
+        raise ConfigurationError(f"7 data bits can't carry {args.framer} frames, which need 8; only ascii takes 7")
     return {name: getattr(args, name) for name in ("baudrate", "bytesize", "parity", "stopbits")}
 
 

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 
 from mbcore.constants cimport *
-from mbcore.datastore.store cimport lock_image, unlock_image
+from mbcore.lock cimport lock_image, unlock_image
 
 from mbcore.errors import ConfigurationError
 from mbcore.version import __version__
@@ -250,6 +250,8 @@ class ModbusCountersHandler:
     ``BusMessage`` CPT1, ``BusCommunicationError`` CPT2, ``BusExceptionError`` CPT3, ``SlaveMessage`` CPT4, ``SlaveNoResponse`` CPT5, ``SlaveNAK``
     CPT6, ``SlaveBusy`` CPT7, ``BusCharacterOverrun`` CPT8; ``Event`` is the comm event counter of 11 and 12.
     """
+
+    __slots__ = ("_control",)
 
     def __init__(self, control=None):
         self._control = ModbusControlBlock() if control is None else control

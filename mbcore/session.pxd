@@ -49,6 +49,8 @@ cdef class Session:
     cdef size_t out_room
 
     cdef exchange_t exchange
+    # of a broadcast: a bit for each unit that has executed it
+    cdef uint8_t[32] executed
 
     # the request that a trace hook has let through
     cdef uint8_t[256] traced_pdu
@@ -60,10 +62,12 @@ cdef class Session:
     cdef int answer(self) noexcept nogil
     cdef int admit(self) noexcept nogil
     cdef uint8_t* data_place(self) noexcept nogil
+    cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil
     cdef int execute_everywhere(self) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef int conclude(self) noexcept nogil
     cdef bint reserve(self) noexcept nogil
+    cdef int tell_observers(self) except -1
     cdef int answer_in_python(self) except -1
     cdef void trace_request(self) noexcept with gil
     cdef int trace_response(self, uint8_t* place, int length) noexcept with gil

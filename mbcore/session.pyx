@@ -18,9 +18,9 @@ from mbcore.control cimport (
     count_received,
 )
 from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
-from mbcore.datastore.store cimport lock_image, unlock_image
 from mbcore.execute cimport EXECUTE_IN_PYTHON, execute, execute_in_python, needs_python, notify, writes
 from mbcore.framer.base cimport CLOSE, DROP, FOUND, LONGEST_ADU, MORE, Framer, frame_t
+from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport write_to, writer_t, written
 
 from mbcore.errors import ConfigurationError
@@ -85,13 +85,14 @@ cdef class Session:
 
     # ---- the Python face --------------------------------------------------------------------------------------------------------------
 
-    def receive(self, bytes data not None, double now):
+    def receive(self, data, double now):
         """Take ``data``, however it is cut, and return the replies to all requests that it completes, in order; b"" where there is none.
 
         :param now: seconds of a monotonic clock
         """
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(data)
-        cdef const uint8_t* end = at + len(data)
+        cdef bytes held = data if type(data) is bytes else bytes(data)
+        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
+        cdef const uint8_t* end = at + len(held)
         cdef size_t part
         self.last = now
         while at < end and not self.closing:
@@ -120,11 +121,12 @@ cdef class Session:
             self.in_noise = False
         return self.taken()
 
-    def datagram(self, bytes data not None):
+    def datagram(self, data):
         """Take one datagram, which holds one ADU, and return its reply. One of another length is discarded, and nothing else is (TG)."""
         cdef frame_t frame
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(data)
-        cdef Py_ssize_t length = len(data)
+        cdef bytes held = data if type(data) is bytes else bytes(data)
+        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
+        cdef Py_ssize_t length = len(held)
         memset(&frame, 0, sizeof(frame))
         self.framer.delimiter = self.control.control.delimiter
         if 0 < length <= self.framer.longest:
@@ -167,7 +169,7 @@ cdef class Session:
             if fed == PYTHON:
                 fed = self.answer_in_python()
             if fed == OBSERVE:
-                notify(self.store, self.exchange.frame.unit_id, &self.exchange.request, &self.exchange.response, self.report)
+                self.tell_observers()
         if self.at < self.end and self.buffer == NULL:
             self.buffer = <uint8_t*> malloc(BUFFER)
             if self.buffer == NULL:
@@ -198,6 +200,9 @@ cdef class Session:
                     self.count_damage()
                 continue
             self.in_noise = False
+            if self.serial:
+                # Another frame follows: whoever asked before has given up, and a reply now would collide (SL 2.4.1).
+                self.out_length = 0
             answered = self.answer()
             if answered != FED:
                 return answered
@@ -272,10 +277,12 @@ cdef class Session:
         return self.out + self.out_length + self.framer.head + response_head(self.exchange.request.function_code)
 
     cdef int execute_everywhere(self) noexcept nogil:
-        """A broadcast, for every unit; refused only where every unit refuses it (SL 2.2: broadcasts are writes)."""
+        """A broadcast, for every unit (SL 2.1: broadcasts are writes)."""
         cdef exchange_t* exchange = &self.exchange
         cdef const units_t* units = &self.store.units
-        cdef int unit_id, refused = ILLEGAL_FUNCTION, outcome
+        cdef int unit_id
+        memset(self.executed, 0, sizeof(self.executed))
+        exchange.refused = ILLEGAL_FUNCTION
         if writes(exchange.request.function_code):
             for unit_id in range(256):
                 if units.by_id[unit_id] != NULL and needs_python(units.by_id[unit_id], exchange.request.function_code):
@@ -283,12 +290,18 @@ cdef class Session:
             for unit_id in range(256):
                 if units.by_id[unit_id] == NULL or units.by_id[unit_id] == units.only and unit_id != units.only_id:
                     continue
-                outcome = execute(
+                self.note_outcome(unit_id, execute(
                     units.by_id[unit_id], &self.control.control, &exchange.request, &exchange.response, self.data_place()
-                )
-                refused = 0 if not outcome or not refused else outcome
-        exchange.refused = refused
+                ))
         return DONE
+
+    cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil:
+        # A broadcast is refused only where every unit refuses it.
+        if not outcome:
+            self.executed[unit_id >> 3] |= <uint8_t> (1 << (unit_id & 7))
+            self.exchange.refused = 0
+        elif self.exchange.refused:
+            self.exchange.refused = outcome
 
     cdef void settle(self) noexcept nogil:
         """Count the outcome, with the image locked."""
@@ -341,10 +354,9 @@ cdef class Session:
         cdef exchange_t* exchange = &self.exchange
         cdef int outcome
         if exchange.broadcast:
-            exchange.refused = ILLEGAL_FUNCTION
-            for context in self.store.contexts.values():
+            for unit_id, context in self.store:
                 outcome = execute_in_python(context, &exchange.request, &exchange.response, self.data_place(), self.report)
-                exchange.refused = 0 if not outcome or not exchange.refused else outcome
+                self.note_outcome(unit_id, outcome)
         else:
             context = self.store.context_of(exchange.frame.unit_id)
             exchange.refused = execute_in_python(context, &exchange.request, &exchange.response, self.data_place(), self.report)
@@ -352,6 +364,19 @@ cdef class Session:
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef int tell_observers(self) except -1:
+        cdef exchange_t* exchange = &self.exchange
+        cdef int unit_id = exchange.frame.unit_id
+        if not exchange.broadcast:
+            return notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
+        for unit_id in range(256):
+            if self.executed[unit_id >> 3] >> (unit_id & 7) & 1:
+                if exchange.request.function_code == MASK_WRITE_REGISTER:
+                    # Every unit has its own result.
+                    exchange.response.value = self.store[unit_id].getValues(MASK_WRITE_REGISTER, exchange.request.address)[0]
+                notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
+        return 0
 
     cdef void trace_request(self) noexcept with gil:
         """Let the user's hook see the request, and go on with what it returns."""

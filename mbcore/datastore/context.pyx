@@ -10,7 +10,8 @@ from libc.string cimport memset
 from cpython.bytes cimport PyBytes_AsString
 
 from mbcore.constants cimport *
-from mbcore.datastore.store cimport BaseModbusDataBlock, ModbusSequentialDataBlock, image_t, lock_image, unlock_image, zero_block
+from mbcore.datastore.store cimport BaseModbusDataBlock, ModbusSequentialDataBlock, image_t, zero_block
+from mbcore.lock cimport lock_image, unlock_image
 
 from mbcore.datastore.views import BlockMapping, NumberedMapping
 from mbcore.errors import ConfigurationError, NoSuchSlaveException, ParameterException
@@ -318,8 +319,9 @@ cdef class ModbusServerContext:
     def add_observer(self, observer):
         """Have ``observer(unit_id, table, address, values)`` called after every successful write by a master.
 
-        ``unit_id`` is the one on the wire, 0 for a broadcast; ``table`` is "coils", "holding_registers" or "file_records"; ``address`` is the wire's (of a file record: (file, record)); ``values`` is a
-        list of truth values or ints. An observer can't veto; what it raises is reported and changes nothing.
+        ``unit_id`` is the wire's, of a broadcast that of each unit in turn; ``table`` is "coils", "holding_registers" or "file_records"; ``address``
+        is the wire's (of a file record: (file, record)); ``values`` is a list of truth values or ints. An observer can't veto; what it raises
+        is reported and changes nothing.
         """
         if not callable(observer):
             raise ConfigurationError(f"the observer {observer!r} cannot be called; give a function (unit_id, table, address, values)")

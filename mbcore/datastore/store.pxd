@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-# The values of one table. Read and written only with the image locked.
+# The values of one table. Read and written only with the image locked (mbcore.lock).
 ctypedef struct image_t:
     uint16_t* words
     # Sparse: the addresses of the words, ascending. NULL: they follow one another from `base`.
@@ -14,11 +14,6 @@ cdef enum override_t:
     OVERRIDES_VALIDATE = 1
     OVERRIDES_GET_VALUES = 2
     OVERRIDES_SET_VALUES = 4
-
-# One lock for all images, since blocks may be shared between contexts. Held for at most one request, never across Python code: its holder
-# never waits for the GIL, so waiting for it with the GIL in hand can't deadlock.
-cdef void lock_image() noexcept nogil
-cdef void unlock_image() noexcept nogil
 
 # The index in `words` of `quantity` consecutive addresses, -1 where one of them does not exist. 32-bit sums: nothing wraps.
 cdef int64_t locate(const image_t* image, uint32_t address, uint32_t quantity) noexcept nogil
@@ -36,8 +31,10 @@ cdef class BaseModbusDataBlock:
 
 
 cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
-    # What reset() goes back to: an int for all of them, or bytes with one native word each.
+    # What reset() goes back to: an int for all values, or bytes with one native word each...
     cdef object initial
+    # ... and how many values there were; -1: as many as there are then.
+    cdef int64_t initial_count
 
 
 cdef class ModbusSparseDataBlock(BaseModbusDataBlock):

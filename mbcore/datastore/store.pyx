@@ -1,4 +1,4 @@
-"""The image of a table, the blocks that own one, and the lock. Knows no function codes and no units.
+"""The image of a table, the blocks that own one. Knows no function codes and no units.
 
 A block holds one 16-bit word per address, whatever table it serves: a coil is on where its word is not zero. The same block may stand for
 several tables, as pymodbus' users write it.
@@ -10,10 +10,7 @@ from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
-)
-
+from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport load_u16, store_u16
 
 from mbcore.datastore.views import MappingView, SequenceView
@@ -22,19 +19,6 @@ from mbcore.errors import ConfigurationError, NotImplementedException, Parameter
 # Block addresses run one further than the wire's 0..65535: a context without zero_mode adds one.
 cdef enum:
     ADDRESSES = 65537
-
-cdef PyThread_type_lock image_lock = PyThread_allocate_lock()
-if image_lock == NULL:
-    raise MemoryError("no lock for the process image")
-
-
-cdef void lock_image() noexcept nogil:
-    PyThread_acquire_lock(image_lock, WAIT_LOCK)
-
-
-cdef void unlock_image() noexcept nogil:
-    PyThread_release_lock(image_lock)
-
 
 # ---- in C -----------------------------------------------------------------------------------------------------------------------------
 
@@ -274,11 +258,13 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
 
     def __cinit__(self, *args, **kwargs):
         self.initial = 0
+        self.initial_count = -1
 
     def __init__(self, address, values):
         cdef uint32_t first = checked_address(address)
         cdef list sequence = as_sequence(values)
         fill(self, first, sequence)
+        self.initial_count = len(sequence)
         if len(set(sequence)) == 1:
             self.initial = word_from(sequence[0], first)
         else:
@@ -319,12 +305,13 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
     @default_value.setter
     def default_value(self, value):
         self.initial = word_from(value, "default_value")
+        self.initial_count = -1
 
     def reset(self):
         """Go back to the initial values, or to ``default_value`` where one was assigned."""
         cdef bytes initial
         if isinstance(self.initial, int):
-            self.values = [self.initial] * self.image.count
+            self.values = [self.initial] * (self.image.count if self.initial_count < 0 else self.initial_count)
         else:
             initial = self.initial
             restore(self, initial)

@@ -33,8 +33,10 @@ cdef class Framer:
     cdef double patience
     # whether that is the framing's own, not the line's t3.5
     cdef bint patience_fixed
-    # whether this is a serial line, with other units on it and silence between frames
+    # whether this is a serial line: other units answer on it, and silence ends a frame
     cdef bint line
+    # whether this is the master's side, to which responses come
+    cdef bint client
     # frames carry no unit id
     cdef bint anonymous
     # the last character of an ASCII frame

@@ -70,8 +70,7 @@ def parse_response(framer, data):
     cdef bytes held = bytes(data)
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
     cdef int found, skipped = 0, length = <int> min(len(held), instance.longest + 1)
-    # A client asks one unit at a time: whatever comes is a response.
-    instance.line = True
+    instance.client = True
     memset(&frame, 0, sizeof(frame))
     found = instance.find(at, length, False, &frame)
     while found == DROP and not frame.damaged and skipped + frame.consumed < length:

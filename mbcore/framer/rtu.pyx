@@ -57,13 +57,16 @@ cdef class ModbusRtuFramer(Framer):
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int size
-        cdef bint pending = False, response
+        cdef bint pending = length < SHORTEST, response
         for response in range(2):
-            if response and not self.line:
-                break
             if response:
+                if not self.line and not self.client:
+                    continue
                 size = response_length_of(data + 1, length - 1)
             else:
+                # On a line 0x80 marks the exception response of another unit, or our own come back.
+                if self.client or self.line and length > 1 and data[1] & 0x80:
+                    continue
                 size = request_length_of(data + 1, length - 1)
             if size == LENGTH_NEEDS_MORE:
                 pending = True
@@ -78,9 +81,10 @@ cdef class ModbusRtuFramer(Framer):
                 pending = True
             elif intact(data, size + AROUND):
                 return found(data, size + AROUND, response, frame)
-        # A frame of another length than its function's is a frame where all of it is there: the codec refuses it (03).
-        if (final or not self.line) and SHORTEST <= length <= MAX_ADU_RTU and intact(data, length):
-            return found(data, length, False, frame)
+        if final or not pending and not self.line and not self.client:
+            # A frame of another length than its function's is a frame where all of it is there: the codec refuses it (03).
+            if SHORTEST <= length <= MAX_ADU_RTU and not data[1] & 0x80 and intact(data, length):
+                return found(data, length, False, frame)
         if not final and length < MAX_ADU_RTU and (pending or self.line):
             return MORE
         frame.consumed = 1

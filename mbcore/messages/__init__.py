@@ -60,18 +60,20 @@ class ModbusPDU:
             return bytes([function_code]) + bytes(fields["data"])
         return (encode_response if self.sending else encode_request)(function_code, **fields)
 
+    __bytes__ = encode
+
     def __repr__(self):
         fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
         return f"ModbusPDU({'response' if self.sending else 'request'}, unit_id={self.unit_id}, {fields})"
 
 
 def trace(hook, sending, pdu, unit_id, transaction_id, report):
-    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through; what it raises is reported, and ``pdu`` goes on as it was."""
+    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through (a ModbusPDU, or bytes); what it raises is reported, and ``pdu`` goes on as it was."""
     try:
         message = ModbusPDU(pdu, sending, unit_id, transaction_id)
         before = message.encode()
         returned = hook(sending, message)
-        after = (message if returned is None else returned).encode()
+        after = bytes(message if returned is None else returned)
         # Bits beyond the quantity and the like are not fields: an untouched message stays as it came.
         result = pdu if after == before else after
         if not 1 <= len(result) <= 253:

@@ -1,0 +1,85 @@
+# make demo    build, install into .venv and serve the demo unit
+# make test    the whole suite against the installed wheel (ARGS="-k tcp" goes to pytest)
+# make lint    style, types and stubs
+# make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
+# make wheel   sdist and wheel into dist/
+# make clean   remove all that was built, .venv too
+#
+# Everything runs on the wheel in .venv, never on the tree. The wheel is built again when a source is newer.
+
+PYTHON ?= python3
+VENV := .venv
+# -P keeps the tree out of the module path.
+RUN := $(VENV)/bin/python -P
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
+	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
+
+.PHONY: demo test lint bench wheel clean
+
+demo: $(VENV)/.installed
+	@$(VENV)/bin/mbcore serve
+
+test: $(VENV)/.with-test
+	$(RUN) -m pytest tests $(ARGS)
+
+lint: $(VENV)/.with-dev
+	$(RUN) -m ruff check .
+	$(VENV)/bin/cython-lint mbcore
+	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -m mbcore.cli
+	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --ignore-missing-stub --ignore-disjoint-bases mbcore
+
+bench: $(VENV)/.with-test
+	$(VENV)/bin/python tests/bench/run.py $(ARGS)
+
+wheel: $(VENV)/.with-dev
+	rm -rf dist build/lib*
+	$(RUN) -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist mbcore.egg-info
+	find mbcore -name '*.abi3.so' -delete
+
+# Says in one sentence what the machine lacks. Any Python 3 reads it, so that an old one says so.
+define LACKING
+import importlib.util, os, shutil, sys, sysconfig
+if sys.version_info < (3, 11):
+    sys.exit("mbcore needs Python 3.11 or newer and this one is %d.%d: name another, e.g. make PYTHON=python3.13" % sys.version_info[:2])
+compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+there = {
+    "build-essential": shutil.which(compiler),
+    "python3-venv": importlib.util.find_spec("ensurepip"),
+    "python3-dev": os.path.exists(header),
+}
+lacking = [package for package in there if not there[package]]
+if lacking:
+    sys.exit("mbcore is compiled here, and for that this machine lacks something: sudo apt install " + " ".join(lacking))
+endef
+export LACKING
+
+define require
+@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): sudo apt install python3-venv python3-dev build-essential" >&2; exit 1; }
+@$(PYTHON) -c "$$LACKING"
+endef
+
+$(VENV)/bin/python:
+	$(require)
+	$(PYTHON) -m venv $(VENV)
+
+# What an earlier build left in build/lib would go into the wheel.
+$(VENV)/.built: $(SOURCES) | $(VENV)/bin/python
+	$(require)
+	rm -rf build/lib* build/wheel
+	$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.built
+	$(PIP) install --force-reinstall --no-deps build/wheel/mbcore-*.whl
+	$(PIP) install build/wheel/mbcore-*.whl
+	@touch $@
+
+# .with-test, .with-dev: the extra of that name is installed too.
+$(VENV)/.with-%: $(VENV)/.installed
+	$(PIP) install "$$(echo build/wheel/mbcore-*.whl)[$*]"
+	@touch $@

@@ -1,0 +1,188 @@
+"""What one server holds: the process image, the control block, the framer, the hooks and the open connections. Moves no bytes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import ServerFactory
+
+from mbcore import ModbusControlBlock
+from mbcore.session import Session
+
+from .options import (
+    FACTORY_KEYWORDS,
+    SERVER_KEYWORDS,
+    check_count,
+    check_hook,
+    check_identity,
+    check_store,
+    find_framer,
+    refuse_custom_functions,
+    take_options,
+)
+from .report import ErrorLog, Rarely
+from .tcp import ModbusTcpProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress
+
+_log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 2000
+
+
+class ModbusServerBase:
+    """One server's image and behaviour, whatever carries its bytes.
+
+    :param store: a ModbusServerContext; None makes one with default blocks
+    :param framer: a framer class of mbcore, or pymodbus 3's word for it; None is MBAP framing (ModbusSocketFramer)
+    :param identity: a ModbusDeviceIdentification, for function codes 17 and 43/14
+    :param ignore_missing_slaves: True: never answer for a unit that is not there; False: answer 0x0B (silence on a serial line)
+    :param broadcast_enable: True: unit 0 is a broadcast, executed in every unit and not answered (on a serial line it always is)
+    :param trace_packet: ``hook(sending, data) -> data`` sees, and may change, the bytes of every chunk that comes in or goes out
+    :param trace_pdu: ``hook(sending, pdu) -> pdu`` sees, and may change, every request and response
+    :param trace_connect: ``hook(connected)`` is told of every connection made and lost
+    :param reactor: Twisted's reactor; None is the installed one
+    :raises TypeError: for a keyword that no Modbus server has
+    :raises ConfigurationError: for a value that cannot be used
+    """
+
+    # pymodbus' message classes are looked up here; there are none yet.
+    decoder = None
+    # On a serial line absent units are silent and unit 0 is a broadcast; frame_gap is t3.5 in seconds.
+    serial = False
+    frame_gap = 0.0
+    # The clock of the sessions, seconds.
+    seconds: Callable[[], float] = staticmethod(time.monotonic)
+
+    _keywords = SERVER_KEYWORDS
+
+    def __init__(self, store: Any = None, framer: Any = None, identity: Any = None, **kwargs: Any) -> None:
+        options = take_options(type(self).__name__, kwargs, self._keywords, stacklevel=4)
+        refuse_custom_functions(options.get("custom_functions"))
+        self.store = check_store(store)
+        self.framer = find_framer(framer)
+        self.control = ModbusControlBlock(check_identity(identity))
+        self.ignore_missing_slaves = bool(options.get("ignore_missing_slaves", False))
+        self.broadcast_enable = bool(options.get("broadcast_enable", False))
+        self.trace_packet = check_hook("trace_packet", options.get("trace_packet"))
+        self.trace_pdu = check_hook("trace_pdu", options.get("trace_pdu"))
+        self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))
+        self.report = ErrorLog(_log)
+        self._reactor = options.get("reactor")
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that drives this server."""
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    def buildSession(self) -> Session:
+        """A new session for one connection or one line."""
+        return Session(
+            self.framer,
+            self.store,
+            self.control,
+            serial=self.serial,
+            frame_gap=self.frame_gap,
+            ignore_missing_slaves=self.ignore_missing_slaves,
+            broadcast_enable=self.broadcast_enable,
+            report=self.report,
+            trace_pdu=self.trace_pdu,
+        )
+
+    def close_connections(self) -> Deferred[None]:
+        """Close every connection; the Deferred fires when the last one is gone."""
+        return succeed(None)
+
+    def run_trace_packet(self, sending: bool, data: bytes) -> bytes:
+        """What the ``trace_packet`` hook makes of a chunk; a hook that fails changes nothing."""
+        if self.trace_packet is None:
+            return data
+        try:
+            traced = self.trace_packet(sending, data)
+            if not isinstance(traced, bytes):
+                raise TypeError(f"trace_packet returned {traced!r} instead of bytes")
+        except Exception as error:
+            self.report("trace_packet failed; the bytes pass unchanged", error)
+            return data
+        return traced
+
+    def run_trace_connect(self, connected: bool) -> None:
+        """Tell the ``trace_connect`` hook of a connection made (True) or lost (False)."""
+        if self.trace_connect is not None:
+            try:
+                self.trace_connect(connected)
+            except Exception as error:
+                self.report("trace_connect failed", error)
+
+
+class ModbusServerFactory(ModbusServerBase, ServerFactory):
+    """Builds a protocol for every connection to one server.
+
+    For ``reactor.listenTCP``, endpoints and .tac files; the parameters are those of :class:`ModbusServerBase`, and
+
+    :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest
+    """
+
+    #: What is built for a connection: ModbusTcpProtocol, or the user's subclass of it.
+    protocol: Any = ModbusTcpProtocol
+    noisy = False
+
+    _keywords = FACTORY_KEYWORDS
+
+    def __init__(
+        self, store: Any = None, framer: Any = None, identity: Any = None, *, max_connections: int = MAX_CONNECTIONS, **kwargs: Any
+    ) -> None:
+        super().__init__(store, framer, identity, **kwargs)
+        self.max_connections = check_count("max_connections", max_connections, 1)
+        # Open connections; a protocol enters itself and takes itself out.
+        self.connections: set[ModbusTcpProtocol] = set()
+        self._waiting: list[Deferred[None]] = []
+        self._evictions = Rarely()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A protocol for a new connection; ``addr`` is not used."""
+        if len(self.connections) >= self.max_connections:
+            self._evict()
+        protocol = self.protocol()
+        protocol.factory = self
+        return protocol
+
+    def _evict(self) -> None:
+        # "the oldest unused connection is closed" (Messaging on TCP/IP Implementation Guide, 4.3.1.2)
+        kept = [connection for connection in self.connections if not connection.closing]
+        if len(kept) >= self.max_connections:
+            min(kept, key=lambda connection: connection.last_heard).close()
+            if (number := self._evictions.count("full")) is not None:
+                _log.warning(
+                    "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
+                    self.max_connections,
+                    number,
+                )
+
+    def forget(self, connection: ModbusTcpProtocol) -> None:
+        """A connection is lost."""
+        self.connections.discard(connection)
+        if not self.connections:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def close_connections(self) -> Deferred[None]:
+        """Close every connection; the Deferred fires when the last one is gone."""
+        for connection in list(self.connections):
+            connection.close()
+        if not self.connections:
+            return succeed(None)
+        gone: Deferred[None] = Deferred()
+        self._waiting.append(gone)
+        return gone

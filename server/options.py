@@ -1,0 +1,230 @@
+"""Checks what the user hands to a server: keywords, context, framer, address, hooks. Opens nothing and starts nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mbcore import (
+    ModbusAsciiFramer,
+    ModbusBinaryFramer,
+    ModbusDeviceIdentification,
+    ModbusRtuFramer,
+    ModbusServerContext,
+    ModbusSlaveContext,
+    ModbusSocketFramer,
+    ModbusTlsFramer,
+)
+from mbcore.errors import ConfigurationError
+
+# Every server and factory takes these. Parameters with a name of their own are listed too, so that a slip of the pen finds them.
+SERVER_KEYWORDS = frozenset(
+    {
+        "framer",
+        "identity",
+        "ignore_missing_slaves",
+        "broadcast_enable",
+        "custom_functions",
+        "trace_packet",
+        "trace_pdu",
+        "trace_connect",
+        "reactor",
+    }
+)
+FACTORY_KEYWORDS = SERVER_KEYWORDS | {"max_connections"}
+_START_KEYWORDS = frozenset({"context", "console", "defer_reactor_run"})
+UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address"}
+TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog"}
+TLS_KEYWORDS = TCP_KEYWORDS | {"certfile", "keyfile", "cafile", "sslctx"}
+SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"port", "baudrate", "bytesize", "parity", "stopbits", "timeout", "xonxoff", "rtscts"}
+
+# pymodbus 3's newer words for the same thing.
+_ALIASES = {"ignore_missing_devices": "ignore_missing_slaves", "custom_pdu": "custom_functions"}
+
+
+class _Unused(NamedTuple):
+    """A keyword of some pymodbus server that has no use here."""
+
+    advice: str  # what to do instead
+    silent: tuple[object, ...] = (None, False)  # values that ask for nothing beyond what happens anyway
+
+
+_UNUSED = {
+    "address": _Unused("it belongs to the Start functions of the network; a factory is handed to reactor.listenTCP(port, factory)"),
+    "allow_multiple_devices": _Unused("other slaves on the line are always understood", (True, False)),
+    "allow_reuse_address": _Unused("an address can always be used again at once", (None, True)),
+    "allow_reuse_port": _Unused("let one process serve the port"),
+    "auto_reconnect": _Unused("start the server again when the device is back"),
+    "backlog": _Unused("it belongs to StartTcpServer and StartTlsServer"),
+    "baudrate": _Unused("it belongs to StartSerialServer"),
+    "bytesize": _Unused("it belongs to StartSerialServer"),
+    "cafile": _Unused("it belongs to StartTlsServer"),
+    "certfile": _Unused("it belongs to StartTlsServer"),
+    "console": _Unused("it belongs to the Start functions"),
+    "context": _Unused("the context is the first parameter"),
+    "defer_reactor_run": _Unused("it belongs to the Start functions"),
+    "defer_start": _Unused("use defer_reactor_run=True, which returns the server's handle"),
+    "handle_local_echo": _Unused("switch the receiver off while the adapter sends"),
+    "handler": _Unused("subclass ModbusTcpProtocol and set it as the protocol of a ModbusServerFactory"),
+    "host": _Unused("use address=(host, port)"),
+    "keyfile": _Unused("it belongs to StartTlsServer"),
+    "loop": _Unused("Twisted's reactor runs the server; install twisted.internet.asyncioreactor first to share an asyncio loop"),
+    "max_connections": _Unused("it belongs to StartTcpServer and StartTlsServer"),
+    "parity": _Unused("it belongs to StartSerialServer"),
+    "password": _Unused("store the key without a password, or give sslctx=, a twisted.internet.ssl.CertificateOptions that has the key"),
+    "path": _Unused("serve a UNIX socket with twisted.internet.endpoints.UNIXServerEndpoint and a ModbusServerFactory"),
+    "port": _Unused("use address=(host, port)"),
+    "reconnect_delay": _Unused("start the server again when the device is back"),
+    "reqclicert": _Unused("give cafile=, then clients have to show a certificate that it signed"),
+    "request_tracer": _Unused("use trace_pdu=, which sees every request and response"),
+    "response_manipulator": _Unused("use trace_pdu= or trace_packet=, which may change what is sent"),
+    "rtscts": _Unused("it belongs to StartSerialServer"),
+    "sslctx": _Unused("it belongs to StartTlsServer"),
+    "stopbits": _Unused("it belongs to StartSerialServer"),
+    "timeout": _Unused("a server waits for requests without a limit"),
+    "xonxoff": _Unused("it belongs to StartSerialServer"),
+}
+
+_FRAMER_WORDS: dict[str, type] = {
+    "socket": ModbusSocketFramer,
+    "rtu": ModbusRtuFramer,
+    "ascii": ModbusAsciiFramer,
+    "binary": ModbusBinaryFramer,
+    "tls": ModbusTlsFramer,
+}
+
+
+class IgnoredKeywordWarning(UserWarning):
+    """A keyword of a pymodbus server has no effect here; the text says what to do instead."""
+
+
+def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], stacklevel: int = 3) -> dict[str, Any]:
+    """The keywords of ``given`` that ``caller`` uses, under their own names.
+
+    A keyword that only some other pymodbus server uses gets one :class:`IgnoredKeywordWarning`.
+
+    :param stacklevel: how far up the user's own line is, as for :func:`warnings.warn`
+    :raises TypeError: for a keyword that no server knows; names the nearest known one
+    """
+    options: dict[str, Any] = {}
+    for word, value in given.items():
+        name = _ALIASES.get(word, word)
+        if name in known:
+            if name in options:
+                raise TypeError(f"{caller}() got {name!r} twice: {word!r} is another name for it")
+            options[name] = value
+        elif name in _UNUSED:
+            if not any(value is silent for silent in _UNUSED[name].silent):
+                warnings.warn(f"{caller}() ignores {word!r}: {_UNUSED[name].advice}", IgnoredKeywordWarning, stacklevel=stacklevel)
+        else:
+            import difflib  # 230 KB that only a mistake needs
+
+            nearest = difflib.get_close_matches(word, sorted(known | _UNUSED.keys() | _ALIASES.keys()), n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it knows {', '.join(sorted(known))}"
+            raise TypeError(f"{caller}() has no keyword {word!r}; {hint}")
+    return options
+
+
+def check_store(store: object) -> ModbusServerContext:
+    """The server context to serve; None gives one with default blocks.
+
+    :raises ConfigurationError: when it is something else; says how to wrap it
+    """
+    if store is None:
+        return ModbusServerContext()
+    if isinstance(store, ModbusServerContext):
+        return store
+    if isinstance(store, ModbusSlaveContext):
+        raise ConfigurationError(
+            "the context is a ModbusSlaveContext: wrap it, ModbusServerContext(slaves=context, single=True)"
+            " for every unit id or ModbusServerContext(slaves={1: context}, single=False) for unit 1"
+        )
+    raise ConfigurationError(
+        f"the context is {_what(store)}, not mbcore's: import ModbusServerContext, ModbusSlaveContext and the data blocks from mbcore"
+        " and give ModbusServerContext(slaves=ModbusSlaveContext(hr=block), single=True)"
+    )
+
+
+def check_identity(identity: object) -> ModbusDeviceIdentification | None:
+    """The identity of a server, or None.
+
+    :raises ConfigurationError: when it is something else
+    """
+    if identity is None or isinstance(identity, ModbusDeviceIdentification):
+        return identity
+    raise ConfigurationError(
+        f"the identity is {_what(identity)}: import ModbusDeviceIdentification from mbcore"
+        ' and give ModbusDeviceIdentification(info_name={"VendorName": "..."})'
+    )
+
+
+def find_framer(framer: object, default: type = ModbusSocketFramer) -> type:
+    """The framer class that is meant: one of mbcore's classes, or pymodbus 3's word for it ("socket", "rtu", "ascii", "tls"; "binary" too).
+
+    :raises ConfigurationError: when it is neither
+    """
+    if framer is None:
+        return default
+    word = getattr(framer, "value", framer)  # pymodbus 3's FramerType is an enumeration of these words
+    if isinstance(word, str) and word.lower() in _FRAMER_WORDS:
+        return _FRAMER_WORDS[word.lower()]
+    if isinstance(framer, type) and issubclass(framer, tuple(_FRAMER_WORDS.values())):
+        return framer
+    classes = ", ".join(cls.__name__ for cls in _FRAMER_WORDS.values())
+    raise ConfigurationError(
+        f"the framer is {_what(framer)}: give one of the classes {classes} of mbcore, or one of the words {', '.join(_FRAMER_WORDS)}"
+    )
+
+
+def check_hook(name: str, hook: Any) -> Callable[..., Any] | None:
+    """A trace hook, or None.
+
+    :raises ConfigurationError: when it cannot be called
+    """
+    if hook is None or callable(hook):
+        return hook  # type: ignore[no-any-return]
+    raise ConfigurationError(f"{name} is {hook!r}: give a function, or leave it out")
+
+
+def check_count(name: str, value: Any, lowest: int) -> int:
+    """A whole number that is not below ``lowest``.
+
+    :raises ConfigurationError: when it is something else
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= lowest:
+        return value
+    raise ConfigurationError(f"{name} is {value!r}: give a whole number, {lowest} or more")
+
+
+def check_address(address: Any, default_port: int) -> tuple[str, int]:
+    """The (interface, port) to listen on; None gives every interface and the default port, and "" is every IPv4 interface.
+
+    :raises ConfigurationError: when it is no such pair, or the port is not in 0..65535
+    """
+    if address is None:
+        return "", default_port
+    match address:
+        case (str() | None as host, int(port)) if 0 <= port <= 65535:
+            return host or "", port
+    raise ConfigurationError(f'the address is {address!r}: give (interface, port), e.g. ("", {default_port}), with a port in 0..65535')
+
+
+def refuse_custom_functions(custom_functions: Any) -> None:
+    """Only an empty list can be honoured so far.
+
+    :raises ConfigurationError: when there are any
+    """
+    if custom_functions:
+        raise ConfigurationError(
+            "custom_functions cannot be used yet: this version answers the specification's function codes only; leave the keyword out"
+        )
+
+
+def _what(thing: object) -> str:
+    """A word on what the user gave instead of the right thing."""
+    if isinstance(thing, type):
+        return f"the class {thing.__module__}.{thing.__qualname__}"
+    if isinstance(thing, str | int | float | bytes):
+        return repr(thing)
+    return f"a {type(thing).__module__}.{type(thing).__qualname__}"

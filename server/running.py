@@ -1,0 +1,177 @@
+"""Servers that run: their handles, the reactor under them, and how they stop. Opens no ports and moves no bytes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import ReactorNotRestartable, ReactorNotRunning
+from twisted.internet.threads import blockingCallFromThread
+from twisted.python import threadable
+from twisted.python.failure import Failure
+
+from mbcore import ModbusControlBlock
+
+from .factory import ModbusServerBase
+
+_log = logging.getLogger(__name__)
+
+# StopServer() takes no argument: here, and only here, the servers of this process are known, and the reactors that a Start function runs.
+_servers: set[RunningServer] = set()
+_reactors_run: set[Any] = set()
+# Of two threads that start a server, one runs the reactor and the other has to find it running.
+_starting = threading.Lock()
+
+
+class RunningServer:
+    """A server that listens; what the Start functions return.
+
+    Its attributes may be read in any thread, and :meth:`stop` may be called in any.
+    """
+
+    def __init__(self, kind: str, factory: ModbusServerBase, address: tuple[str, int] | str, closers: Iterable[Callable[[], Any]]) -> None:
+        self.kind = kind
+        #: The ModbusServerFactory; of a UDP server the ModbusUdpProtocol.
+        self.factory = factory
+        #: (interface, port) as it really is, or the name of the serial port.
+        self.address = address
+        self._closers = list(closers)
+        self._closed: Deferred[Any] | None = None
+        self._trigger: Any = factory.reactor.addSystemEventTrigger("before", "shutdown", self._at_shutdown)
+        _servers.add(self)
+        _log.info("%s server on %s is ready", kind, self._place)
+
+    @property
+    def port(self) -> int | str:
+        """The port number, a real one where 0 was asked for, or the name of the serial port."""
+        return self.address if isinstance(self.address, str) else self.address[1]
+
+    @property
+    def control(self) -> ModbusControlBlock:
+        """The server's control block: counters, event log, identity, listen-only mode."""
+        return self.factory.control
+
+    @property
+    def counters(self) -> Any:
+        """The diagnostic counters, ``BusMessage`` and its like."""
+        return self.factory.control.Counter
+
+    def stop(self) -> Deferred[None]:
+        """Free the port and close the connections; the reactor runs on.
+
+        :returns: a Deferred that fires, in the reactor's thread, when that is done
+        """
+        done: Deferred[None] = Deferred()
+        if _elsewhere(self.factory.reactor):
+            self.factory.reactor.callFromThread(self._stop, done)
+        else:
+            self._stop(done)
+        return done
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} server on {self._place}{', stopped' if self._closed else ''}>"
+
+    @property
+    def _place(self) -> str:
+        if isinstance(self.address, str):
+            return self.address
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _stop(self, done: Deferred[None]) -> None:
+        if self._closed is None:
+            _servers.discard(self)
+            if self._trigger is not None:
+                self.factory.reactor.removeSystemEventTrigger(self._trigger)
+            self._closed = closed = DeferredList([maybeDeferred(close).addErrback(self._not_closed) for close in self._closers])
+            closed.addCallback(lambda _: _log.info("%s server on %s is stopped", self.kind, self._place))
+        self._closed.addCallback(lambda _: done.callback(None))
+
+    def _not_closed(self, failure: Failure) -> None:
+        _log.error("%s server on %s did not close cleanly: %s", self.kind, self._place, failure.getErrorMessage())
+
+    def _at_shutdown(self) -> Deferred[None]:
+        self._trigger = None
+        return self.stop()
+
+    def _open_console(self, console: bool | Mapping[str, Any]) -> None:
+        from .console import start_console
+
+        options = dict(console) if isinstance(console, Mapping) else {}
+        namespace = {"factory": self.factory, "context": self.factory.store, "server": self}
+        self._closers.append(start_console(namespace, reactor=self.factory.reactor, **options).stop)
+
+
+def StopServer() -> None:
+    """Stop every server that the Start functions started in this process; can be called in any thread.
+
+    When a Start function runs the reactor, the reactor is stopped, and that function returns. Otherwise the reactor runs on: called in its
+    thread this function returns before the ports are free, called in another thread it waits for that.
+
+    :raises ReactorNotRunning: when there is nothing to stop
+    """
+    reactors, servers = tuple(_reactors_run), tuple(_servers)
+    if not reactors and not servers:
+        raise ReactorNotRunning("there is no server to stop: no Start function has started one, or it is stopped already")
+    for reactor in reactors:
+        # Not reactor.stop(): in a signal handler that would not wake the reactor up.
+        reactor.callFromThread(_stop_reactor, reactor)
+    for server in servers:
+        reactor = server.factory.reactor
+        if reactor in reactors:
+            continue  # it goes down with its reactor
+        stop: Callable[[], Any] = server.stop
+        if _elsewhere(reactor):
+            blockingCallFromThread(reactor, stop)
+        else:
+            stop()
+
+
+def _stop_reactor(reactor: Any) -> None:
+    with suppress(ReactorNotRunning):  # two threads may stop the server
+        reactor.stop()
+
+
+def _elsewhere(reactor: Any) -> bool:
+    """Whether the reactor runs in another thread."""
+    return bool(reactor.running) and not threadable.isInIOThread()
+
+
+def start_server(
+    open_server: Callable[[], RunningServer], reactor: Any, console: bool | Mapping[str, Any], defer_reactor_run: bool
+) -> RunningServer:
+    """Open a server in the reactor's thread, and run the reactor if nobody does."""
+
+    def open_all() -> RunningServer:
+        server = open_server()
+        if console:
+            try:
+                server._open_console(console)
+            except Exception:
+                server.stop()
+                raise
+        return server
+
+    with ExitStack() as turn:
+        turn.enter_context(_starting)
+        if not reactor.running:
+            if not defer_reactor_run and getattr(reactor, "_startedBefore", False):
+                raise ReactorNotRestartable(
+                    "Twisted's reactor runs once in a process: let it run, stop a server by its handle's stop() and start the next one"
+                )
+            server = open_all()
+            if not defer_reactor_run:
+                reactor.callWhenRunning(turn.close)
+                _reactors_run.add(reactor)
+                try:
+                    reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
+                finally:
+                    _reactors_run.discard(reactor)
+            return server
+    if _elsewhere(reactor):
+        return blockingCallFromThread(reactor, open_all)
+    return open_all()

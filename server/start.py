@@ -1,0 +1,208 @@
+"""The Start functions: from keywords to a server that listens. Leaves life and death of the server to ``running``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.error import CannotListenError
+
+from mbcore import ModbusAsciiFramer
+from mbcore.errors import ConfigurationError, LineError
+
+from .factory import ModbusServerBase, ModbusServerFactory
+from .options import SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_count, take_options
+from .running import RunningServer, start_server
+from .udp import ModbusUdpProtocol
+
+PORT = 502
+TLS_PORT = 802
+BACKLOG = 50
+
+
+def StartTcpServer(
+    context: Any = None,
+    identity: Any = None,
+    address: tuple[str, int] | None = None,
+    console: bool | Mapping[str, Any] = False,
+    defer_reactor_run: bool = False,
+    custom_functions: Iterable[Any] = (),
+    **kwargs: Any,
+) -> RunningServer:
+    """Serve Modbus TCP, and run the reactor until it is stopped.
+
+    In a thread of its own it runs the reactor there. When the reactor runs already, in this thread or another, the server joins it and
+    the function returns at once.
+
+    :param context: a ModbusServerContext; None makes one with default blocks
+    :param identity: a ModbusDeviceIdentification
+    :param address: (interface, port); None is every IPv4 interface and port 502; port 0 takes a free one
+    :param console: True: an SSH shell on 127.0.0.1; or a dict with parameters of :func:`mbcore.server.console.start_console`
+    :param defer_reactor_run: True: return at once and leave ``reactor.run()`` to the caller
+    :param framer: MBAP framing by default; ModbusRtuFramer or "rtu" is RTU over TCP
+    :param ignore_missing_slaves: True: silence for a unit that is not there; False: exception 0x0B
+    :param broadcast_enable: True: unit 0 is a broadcast
+    :param trace_packet: ``hook(sending, data) -> data``
+    :param trace_pdu: ``hook(sending, pdu) -> pdu``
+    :param trace_connect: ``hook(connected)``
+    :param max_connections: connections held at most, 2000 by default
+    :param backlog: connections that may wait to be accepted, 50 by default
+    :param reactor: Twisted's reactor; None is the installed one
+    :returns: the server's handle
+    :raises LineError: when the port cannot be opened
+    :raises ConfigurationError: for a value that cannot be used
+    :raises TypeError: for an unknown keyword; those of other pymodbus servers get an :class:`~mbcore.server.IgnoredKeywordWarning`
+    :raises ReactorNotRestartable: when the reactor has run before and has been stopped
+    """
+    options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS)
+    host, port = check_address(address, PORT)
+    backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
+    factory = ModbusServerFactory(context, identity=identity, custom_functions=custom_functions, **options)
+    listen = partial(factory.reactor.listenTCP, port, factory, backlog, host)
+    return start_server(partial(_open_port, "TCP", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
+
+
+def StartTlsServer(
+    context: Any = None,
+    identity: Any = None,
+    address: tuple[str, int] | None = None,
+    certfile: str | os.PathLike[str] | None = None,
+    keyfile: str | os.PathLike[str] | None = None,
+    cafile: str | os.PathLike[str] | None = None,
+    sslctx: Any = None,
+    console: bool | Mapping[str, Any] = False,
+    defer_reactor_run: bool = False,
+    custom_functions: Iterable[Any] = (),
+    **kwargs: Any,
+) -> RunningServer:
+    """Serve Modbus over TLS 1.2 or later; everything else is as with :func:`StartTcpServer`. Needs the extra ``tls``.
+
+    :param address: (interface, port); None is every IPv4 interface and port 802
+    :param certfile: the server's certificate, and those between it and the root, a PEM file
+    :param keyfile: its private key, a PEM file without a password
+    :param cafile: PEM file with the certificates that clients' certificates must come from; None: clients need none
+    :param sslctx: twisted.internet.ssl.CertificateOptions or a pyOpenSSL Context, instead of the files
+    """
+    options = take_options("StartTlsServer", kwargs, TLS_KEYWORDS)
+    host, port = check_address(address, TLS_PORT)
+    from .tls import tls_context
+
+    tls = tls_context(certfile=certfile, keyfile=keyfile, cafile=cafile, sslctx=sslctx)
+    backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
+    factory = ModbusServerFactory(context, identity=identity, custom_functions=custom_functions, **options)
+    listen = partial(factory.reactor.listenSSL, port, factory, tls, backlog, host)
+    return start_server(partial(_open_port, "TLS", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
+
+
+def StartUdpServer(
+    context: Any = None,
+    identity: Any = None,
+    address: tuple[str, int] | None = None,
+    defer_reactor_run: bool = False,
+    custom_functions: Iterable[Any] = (),
+    console: bool | Mapping[str, Any] = False,
+    **kwargs: Any,
+) -> RunningServer:
+    """Serve Modbus UDP; the parameters are those of :func:`StartTcpServer` without ``max_connections`` and ``backlog``."""
+    options = take_options("StartUdpServer", kwargs, UDP_KEYWORDS)
+    host, port = check_address(address, PORT)
+    protocol = ModbusUdpProtocol(context, identity=identity, custom_functions=custom_functions, **options)
+    listen = partial(_listen_udp, protocol, host, port)
+    return start_server(partial(_open_port, "UDP", protocol, host, port, listen), protocol.reactor, console, defer_reactor_run)
+
+
+def StartSerialServer(
+    context: Any = None,
+    identity: Any = None,
+    framer: Any = ModbusAsciiFramer,
+    defer_reactor_run: bool = False,
+    custom_functions: Iterable[Any] = (),
+    console: bool | Mapping[str, Any] = False,
+    **kwargs: Any,
+) -> RunningServer:
+    """Serve a serial line; the parameters are those of :func:`StartTcpServer` without the address, ``max_connections`` and ``backlog``.
+
+    The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence.
+
+    :param framer: ModbusAsciiFramer by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
+    :param port: the device, "/dev/ttyS0" by default
+    :param baudrate: bits a second, 19200 by default
+    :param bytesize: data bits, 8 by default
+    :param parity: "N" by default, "E" or "O"
+    :param stopbits: 1 by default, 1.5 or 2
+    :param xonxoff: software flow control, off by default
+    :param rtscts: hardware flow control, off by default
+    :param timeout: accepted and not used
+    """
+    options = take_options("StartSerialServer", kwargs, SERIAL_KEYWORDS)
+    from .serial import ModbusSerialFactory, frame_gap, open_line
+
+    line = options.pop("port", "/dev/ttyS0")
+    if not isinstance(line, str | os.PathLike) or not os.fspath(line):
+        raise ConfigurationError(f'the serial port is {line!r}: give port= the name of a device, e.g. "/dev/ttyUSB0"')
+    baudrate = check_count("baudrate", options.pop("baudrate", 19200), 1)
+    options.pop("timeout", None)
+    settings = {name: options.pop(name) for name in ("bytesize", "parity", "stopbits", "xonxoff", "rtscts") if name in options}
+    factory = ModbusSerialFactory(
+        context,
+        framer or ModbusAsciiFramer,
+        identity,
+        line=os.fspath(line),
+        gap=frame_gap(baudrate),
+        custom_functions=custom_functions,
+        **options,
+    )
+
+    def open_server() -> RunningServer:
+        open_line(factory, baudrate, **settings)
+        return RunningServer("serial", factory, factory.line, [factory.close_connections])
+
+    return start_server(open_server, factory.reactor, console, defer_reactor_run)
+
+
+def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, listen: Callable[[], Any]) -> RunningServer:
+    """Open a network port.
+
+    :raises LineError: when the system refuses it; says why and the way out
+    """
+    try:
+        listener = listen()
+    except CannotListenError as error:
+        refused = LineError(_refusal(kind, host, port, error.socketError))
+        refused.errno = error.socketError.errno
+        raise refused from error
+    real = listener.getHost()
+    return RunningServer(kind, factory, (real.host, real.port), [listener.stopListening, factory.close_connections])
+
+
+def _listen_udp(protocol: ModbusUdpProtocol, host: str, port: int) -> Any:
+    # For a datagram port Twisted takes numbers only, for a TCP port names too.
+    if host and not isIPAddress(host) and not isIPv6Address(host):
+        try:
+            host = socket.gethostbyname(host)
+        except OSError as error:
+            raise CannotListenError(host, port, error) from error
+    return protocol.reactor.listenUDP(port, protocol, host)
+
+
+def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
+    """Why a port does not open, and the way out."""
+    if error.errno in (errno.EACCES, errno.EPERM) and port < 1024:
+        return (
+            f"{kind} port {port} needs a right that this process does not have: run"
+            f" `sudo setcap cap_net_bind_service=+ep {os.path.realpath(sys.executable)}`,"
+            " set AmbientCapabilities=CAP_NET_BIND_SERVICE in its service unit,"
+            ' or choose a port above 1023, e.g. address=("", 5020)'
+        )
+    if error.errno == errno.EADDRINUSE:
+        command = "ss -lunp" if kind == "UDP" else "ss -ltnp"
+        return f"{kind} port {port} is in use by another program: stop it (`sudo {command}` names it), or choose another port in address="
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f'this machine has no interface {host}: give the address of one of its own (`ip -br address` lists them), or "" for all'
+    return f"{kind} port {port} cannot be opened: {error}; choose another in address="

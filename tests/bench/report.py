@@ -1,0 +1,97 @@
+"""The figures as a Markdown page: medians with their spread, ratios, and what they say about the targets."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from servers import TITLES
+
+Samples = Mapping[str, Mapping[str, Sequence[float]]]  # server -> metric -> one value per round
+
+# metric -> heading and digits after the point; the order of the columns
+METRICS = {
+    "cpu_50x1": ("CPU 50 x 1, µs", 2),
+    "cpu_50x16": ("CPU 50 x 16, µs", 2),
+    "p50_50x1": ("p50 50 x 1, µs", 0),
+    "p99_50x1": ("p99 50 x 1, µs", 0),
+    "p50_50x16": ("p50 50 x 16, µs", 0),
+    "p99_50x16": ("p99 50 x 16, µs", 0),
+    "rss_start": ("RSS at start, MB", 1),
+    "rss_load": ("RSS after load, MB", 1),
+    "cold_start": ("cold start, ms", 1),
+    "start_cpu": ("CPU of a start, ms", 1),
+    "instructions": ("instructions", 0),
+}
+# What mbcore on Twisted may need at most, as a part of what pymodbus 2.5.3 needs.
+TARGETS = {"cpu_50x1": 0.40, "cpu_50x16": 0.08, "rss_start": 1.0, "rss_load": 1.0, "cold_start": 1.0}
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on and with."""
+    models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "twisted": version("Twisted"),
+    }
+
+
+def ratio(samples: Samples, metric: str, ours: str, theirs: str) -> float | None:
+    """Median over the rounds of ours / theirs: both of a pair were measured within seconds of each other."""
+    pairs = list(zip(samples.get(ours, {}).get(metric, ()), samples.get(theirs, {}).get(metric, ()), strict=True))
+    return median(a / b for a, b in pairs) if pairs else None
+
+
+def ratios(samples: Samples, ours: str = "mbcore") -> dict[str, dict[str, float]]:
+    """Peer -> metric -> ratio of ours to the peer's."""
+    return {
+        peer: {metric: value for metric in METRICS if (value := ratio(samples, metric, ours, peer)) is not None}
+        for peer in samples
+        if peer != ours and ours in samples
+    }
+
+
+def verdicts(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """One line per target."""
+    against = found.get("pymodbus2", {})
+    return [
+        f"{METRICS[metric][0].split(',')[0]}: {against[metric]:.3f} of pymodbus 2.5.3's, target {limit:.2f}: "
+        + ("met" if against[metric] <= limit else "NOT MET")
+        for metric, limit in TARGETS.items()
+        if metric in against
+    ]
+
+
+def cell(values: Sequence[float], digits: int) -> str:
+    """`median (lowest-highest)`."""
+    text = f"{median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose source is aligned as well."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    texts = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    return [texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:]]
+
+
+def markdown(samples: Samples, setting: str) -> str:
+    """The whole page."""
+    used = [metric for metric in METRICS if any(metric in measured for measured in samples.values())]
+    measured = [
+        [METRICS[metric][0], *(cell(values[metric], METRICS[metric][1]) if metric in values else "" for values in samples.values())]
+        for metric in used
+    ]
+    found = ratios(samples)
+    compared = [[METRICS[m][0].split(",")[0], *(f"{found[peer][m]:.3f}" if m in found[peer] else "" for peer in found)] for m in used]
+    lines = ["# Servers side by side", "", setting, "", *table(["median (lowest-highest)", *(TITLES[name] for name in samples)], measured)]
+    if found:
+        lines += ["", *table(["mbcore divided by", *(TITLES[peer] for peer in found)], compared)]
+    if judged := verdicts(found):
+        lines += ["", "Targets on the Twisted path:", "", *(f"- {line}" for line in judged)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,75 @@
+"""Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
+
+import signal
+
+import pytest
+from adu import DELIVERIES, master
+from live import programs
+from live.device import Device
+from live.line import Line
+
+LIVE_SECONDS = 60
+LONG_SECONDS = 300
+
+
+@pytest.fixture(params=DELIVERIES, ids="-".join)
+def connect(request):
+    """connect(store, control=None, **options) -> Master: over every framer, whole, byte by byte and between two glued frames."""
+    line, delivery = request.param
+    return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request):
+    """A live test that hangs fails, where it hangs; everything that it started is then ended by its fixtures."""
+    if not request.node.get_closest_marker("live"):
+        yield
+        return
+    seconds = LONG_SECONDS if request.node.get_closest_marker("long") else LIVE_SECONDS
+
+    def give_up(_signal, _frame):
+        raise TimeoutError(f"the test takes longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _serve(request):
+    """serve(transport, **keywords) -> Device, with a serial line or certificates where the transport wants them."""
+
+    def start(transport, **keywords):
+        if transport in ("rtu", "ascii", "binary"):
+            keywords["line"] = Line()
+            request.addfinalizer(keywords["line"].close)
+        elif transport == "tls":
+            keywords["certificates"] = request.getfixturevalue("certificates")
+        device = Device(transport, **keywords)
+        request.addfinalizer(device.kill)
+        return device
+
+    return start
+
+
+# The first is for a device of the test's own, the second for one that the tests of a file share.
+serve = pytest.fixture(_serve, name="serve")
+serve_all = pytest.fixture(_serve, scope="module", name="serve_all")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    from live.certificates import Certificates
+
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def libmodbus_program(tmp_path_factory):
+    return programs.compile_libmodbus_client(tmp_path_factory.mktemp("libmodbus"))
+
+
+@pytest.fixture(scope="session")
+def pymodbus2_python():
+    return programs.install_pymodbus2()

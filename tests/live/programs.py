@@ -1,0 +1,48 @@
+"""Foreign programs that live tests need: found, compiled or installed once; a test that lacks one is skipped, on CI it fails."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(__file__).parents[2] / "build"
+PYMODBUS2 = "pymodbus==2.5.3"
+
+
+def lacking(what, package):
+    """Ends the test: `what` is not there, and the Debian package that brings it has a name."""
+    reason = f"{what} is not installed (apt install {package})"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def need(program, package):
+    """The path of an installed program."""
+    return shutil.which(program) or lacking(program, package)
+
+
+def compile_libmodbus_client(folder):
+    compiler = need("cc", "build-essential")
+    ask = [need("pkg-config", "pkg-config"), "--cflags", "--libs", "libmodbus"]
+    flags = subprocess.run(ask, capture_output=True, text=True, check=False)
+    if flags.returncode:
+        lacking("libmodbus", "libmodbus-dev")
+    program = folder / "client_libmodbus"
+    source = Path(__file__).with_name("client_libmodbus.c")
+    subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", "-O1", "-o", program, source, *flags.stdout.split()], check=True)
+    return program
+
+
+def install_pymodbus2():
+    """The Python of an environment with pymodbus 2.5.3, kept under build/ from one run to the next."""
+    folder = BUILD / "pymodbus-2.5.3"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMODBUS2], check=True)
+        (folder / "complete").touch()
+    return python

@@ -1,0 +1,113 @@
+"""The control block and the identity of a server, from the application's side."""
+
+import pytest
+
+from mbcore import ModbusControlBlock, ModbusDeviceIdentification
+from mbcore.errors import ConfigurationError
+
+NAMES = ["BusMessage", "BusCommunicationError", "BusExceptionError", "SlaveMessage", "SlaveNoResponse", "SlaveNAK", "SlaveBusy", "BusCharacterOverrun", "Event"]
+PROPERTIES = {"VendorName": 0, "ProductCode": 1, "MajorMinorRevision": 2, "VendorUrl": 3, "ProductName": 4, "ModelName": 5, "UserApplicationName": 6}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counters_start_at_zero_and_can_be_set(name):
+    control = ModbusControlBlock()
+    assert getattr(control.Counter, name) == 0
+    setattr(control.Counter, name, 5)
+    assert getattr(control.Counter, name) == 5
+
+
+def test_a_new_control_block_is_quiet():
+    control = ModbusControlBlock()
+    assert not control.ListenOnly
+    assert control.events == b""
+    assert control.exception_status == 0
+    assert control.diagnostic_register == 0
+    assert isinstance(control.Delimiter, bytes)
+
+
+def test_control_blocks_share_nothing():
+    one, two = ModbusControlBlock(), ModbusControlBlock()
+    one.Counter.BusMessage = 5
+    one.ListenOnly = True
+    one.exception_status = 7
+    one.Identity.VendorName = "ACME"
+    assert two.Counter.BusMessage == 0
+    assert not two.ListenOnly
+    assert two.exception_status == 0
+    assert two.Identity.VendorName != "ACME"
+
+
+@pytest.mark.parametrize("value", [-1, 256, 1 << 40, "x", None])
+def test_exception_status_is_one_byte(value):
+    control = ModbusControlBlock()
+    with pytest.raises((ConfigurationError, TypeError)):
+        control.exception_status = value
+    assert control.exception_status == 0
+
+
+@pytest.mark.parametrize("value", [-1, 65536, 1 << 40, "x", None])
+def test_diagnostic_register_is_16_bits(value):
+    control = ModbusControlBlock()
+    with pytest.raises((ConfigurationError, TypeError)):
+        control.diagnostic_register = value
+    assert control.diagnostic_register == 0
+
+
+def test_identity_is_the_one_given():
+    identity = ModbusDeviceIdentification(info={0: "ACME"})
+    assert ModbusControlBlock(identity).Identity.VendorName == "ACME"
+
+
+def test_identity_by_numbers_and_by_names_is_the_same():
+    numbers = ModbusDeviceIdentification(info={number: name for name, number in PROPERTIES.items()})
+    names = ModbusDeviceIdentification(info_name={name: name for name in PROPERTIES})
+    for name, number in PROPERTIES.items():
+        assert getattr(numbers, name) == getattr(names, name) == name
+        assert numbers[number] == names[number] == name
+
+
+@pytest.mark.parametrize(("name", "number"), PROPERTIES.items())
+def test_identity_attributes_are_items(name, number):
+    identity = ModbusDeviceIdentification()
+    setattr(identity, name, "one")
+    assert identity[number] == "one"
+    identity[number] = "two"
+    assert getattr(identity, name) == "two"
+
+
+def test_identities_share_nothing():
+    one, two = ModbusDeviceIdentification(), ModbusDeviceIdentification()
+    one.VendorName = "ACME"
+    one[0x80] = "ours"
+    assert two.VendorName != "ACME"
+    assert dict(iter(two)).get(0x80) is None
+
+
+def test_reading_an_unknown_object_does_not_make_it():
+    identity = ModbusDeviceIdentification(info={0: "ACME"})
+    before = dict(iter(identity))
+    try:
+        identity[0x90]
+    except KeyError:
+        pass
+    assert dict(iter(identity)) == before
+
+
+@pytest.mark.parametrize("number", [-1, 256, 1 << 40])
+def test_object_ids_are_one_byte(number):
+    with pytest.raises((ConfigurationError, KeyError, IndexError)):
+        ModbusDeviceIdentification()[number] = "x"
+
+
+def test_an_object_too_long_for_any_response_is_the_users_error():
+    identity = ModbusDeviceIdentification()
+    identity[0x80] = "x" * 244  # 253 - 7 bytes of head - id and length
+    with pytest.raises(ConfigurationError):
+        identity[0x80] = "x" * 245
+
+
+@pytest.mark.parametrize("keywords", [{"info_name": {"Colour": "red"}}, {"info": 5}])
+def test_an_unknown_identity_is_the_users_error(keywords):
+    with pytest.raises((ConfigurationError, TypeError)):
+        ModbusDeviceIdentification(**keywords)

@@ -1,0 +1,158 @@
+"""What one server holds, and how many connections."""
+
+import pytest
+from adu import block, image, pdu, units, unwrap_socket, wrap_socket
+from doubles import Reactor, ScriptedSession, Wire, connect, scripted
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSocketFramer
+from mbcore.errors import ConfigurationError
+from mbcore.server import IgnoredKeywordWarning, ModbusServerFactory, ModbusUdpProtocol
+from mbcore.server.factory import MAX_CONNECTIONS
+
+DONE = Failure(ConnectionDone())
+
+
+def asked(factory, request, unit=1):
+    protocol = connect(factory, StringTransport())
+    protocol.dataReceived(wrap_socket(request, unit))
+    return [adu.pdu for adu in unwrap_socket(protocol.transport.value())]
+
+
+def test_the_attributes_that_pymodbus_users_know():
+    store = ModbusServerContext()
+    factory = ModbusServerFactory(store)
+    assert factory.store is store
+    assert factory.framer is ModbusSocketFramer
+    assert factory.control.ListenOnly is False
+    assert factory.ignore_missing_slaves is False
+    assert factory.decoder is None
+
+
+def test_without_a_store_there_are_default_blocks():
+    assert asked(ModbusServerFactory(None), pdu("03 FFFE 0001")) == [pdu("03 02 0000")]
+
+
+def test_two_factories_share_no_counters():
+    first, second = ModbusServerFactory(), ModbusServerFactory()
+    asked(first, pdu("03 0000 0001"))
+    assert (first.control.Counter.BusMessage, second.control.Counter.BusMessage) == (1, 0)
+
+
+def test_the_identity_is_the_servers():
+    factory = ModbusServerFactory(None, None, ModbusDeviceIdentification(info={0: "ACME", 1: "X1", 2: "1.0"}))
+    assert b"ACME" in asked(factory, pdu("2B 0E 01 00"))[0]
+
+
+@pytest.mark.parametrize(("ignore", "replies"), [(False, [pdu("83 0B")]), (True, [])])
+def test_an_absent_unit_gets_an_exception_or_silence(ignore, replies):
+    factory = ModbusServerFactory(units(u1=image(hr=block([1]))), ignore_missing_slaves=ignore)
+    assert asked(factory, pdu("03 0000 0001"), unit=9) == replies
+
+
+def test_broadcast_enable_makes_unit_0_a_broadcast():
+    slave = image(hr=block([1]))
+    assert asked(ModbusServerFactory(units(u1=slave), broadcast_enable=True), pdu("06 0000 0005"), unit=0) == []
+    assert slave.getValues(3, 0, 1) == [5]
+
+
+@pytest.mark.parametrize("server", [ModbusServerFactory, ModbusUdpProtocol])
+def test_keywords_are_checked_under_the_servers_name(server):
+    with pytest.raises(TypeError, match=rf"{server.__name__}\(\) has no keyword 'ignore_missing_slave'; did you mean 'ignore_"):
+        server(None, ignore_missing_slave=True)
+
+
+@pytest.mark.parametrize("server", [ModbusServerFactory, ModbusUdpProtocol])
+def test_the_warning_for_an_unused_keyword_points_at_the_users_line(server):
+    with pytest.warns(IgnoredKeywordWarning, match=rf"{server.__name__}\(\) ignores 'handler'") as caught:
+        server(None, handler=object)
+    assert caught[0].filename == __file__
+
+
+def test_custom_functions_are_refused():
+    with pytest.raises(ConfigurationError, match="custom_functions"):
+        ModbusServerFactory(custom_functions=[object])
+
+
+def test_hooks_are_checked():
+    with pytest.raises(ConfigurationError, match="trace_connect is 'yes'"):
+        ModbusServerFactory(trace_connect="yes")
+
+
+def test_the_reactor_is_the_installed_one_unless_given():
+    from twisted.internet import reactor
+
+    own = Reactor()
+    assert ModbusServerFactory(reactor=own).reactor is own
+    assert ModbusServerFactory().reactor is reactor
+
+
+def test_the_limit_of_connections_is_finite_and_above_a_thousand():
+    assert 1000 < ModbusServerFactory().max_connections == MAX_CONNECTIONS < 10_000
+
+
+def test_a_limit_that_is_no_number_is_refused():
+    with pytest.raises(ConfigurationError, match="max_connections is 0"):
+        ModbusServerFactory(max_connections=0)
+
+
+def full_house(count):
+    """A factory with as many connections as it takes, each heard a second after the one before."""
+    reactor = Reactor()
+    factory = scripted(ModbusServerFactory(max_connections=count, reactor=reactor), ScriptedSession())
+    connections = []
+    for _ in range(count):
+        connections.append(connect(factory, Wire(reactor)))
+        reactor.advance(1.0)
+    return factory, connections
+
+
+def test_when_all_connections_are_taken_the_one_unused_for_longest_is_closed(caplog):
+    factory, connections = full_house(3)
+    connections[0].dataReceived(b"a sign of life")
+    connect(factory, Wire(factory.reactor))
+    assert [connection.closing for connection in connections] == [False, True, False]
+    assert "all 3 connections of max_connections= are taken" in caplog.text
+
+
+def test_a_connection_on_its_way_out_counts_no_more():
+    factory, connections = full_house(2)
+    connect(factory, Wire(factory.reactor))
+    connections[0].connectionLost(DONE)
+    assert [connection.closing for connection in connections] == [True, False]
+    connect(factory, Wire(factory.reactor))
+    assert [connection.closing for connection in connections] == [True, True]
+
+
+def test_a_burst_of_connections_closes_one_each():
+    factory, connections = full_house(3)
+    for _ in range(2):
+        connect(factory, Wire(factory.reactor))
+    assert [connection.closing for connection in connections] == [True, True, False]
+
+
+def test_a_place_that_is_free_already_costs_nobody_his():
+    factory, connections = full_house(2)
+    connections[0].close()  # and is not gone yet
+    connect(factory, Wire(factory.reactor))
+    assert [connection.closing for connection in connections] == [True, False]
+
+
+def test_closing_all_connections_is_done_when_the_last_is_gone():
+    factory, connections = full_house(2)
+    done = []
+    factory.close_connections().addCallback(done.append)
+    factory.close_connections().addCallback(done.append)
+    for connection in connections:
+        assert done == []
+        assert connection.closing
+        connection.connectionLost(DONE)
+    assert done == [None, None]
+
+
+def test_closing_no_connections_is_done_at_once():
+    done = []
+    ModbusServerFactory().close_connections().addCallback(done.append)
+    assert done == [None]

@@ -1,0 +1,240 @@
+"""What users hand to a server: taken, refused with one sentence, or answered with one warning."""
+
+import enum
+import warnings
+
+import pytest
+
+from mbcore import (
+    ModbusAsciiFramer,
+    ModbusBinaryFramer,
+    ModbusDeviceIdentification,
+    ModbusRtuFramer,
+    ModbusSequentialDataBlock,
+    ModbusServerContext,
+    ModbusSlaveContext,
+    ModbusSocketFramer,
+    ModbusTlsFramer,
+)
+from mbcore.errors import ConfigurationError
+from mbcore.server import options
+from mbcore.server.options import (
+    IgnoredKeywordWarning,
+    check_address,
+    check_count,
+    check_hook,
+    check_identity,
+    check_store,
+    find_framer,
+    refuse_custom_functions,
+    take_options,
+)
+
+# Every keyword of a Start function or a server class in the releases of pymodbus from 1.2 to 3.16.
+EVERY = (
+    "context identity console framer ignore_missing_slaves ignore_missing_devices defer_reactor_run custom_functions custom_pdu "
+    "broadcast_enable trace_packet trace_pdu trace_connect handler loop response_manipulator request_tracer"
+)
+NETWORK = EVERY + " address allow_reuse_address allow_reuse_port defer_start backlog host"
+TLS = NETWORK + " sslctx certfile keyfile password reqclicert"
+SERIAL = EVERY + (
+    " port baudrate bytesize parity stopbits timeout xonxoff rtscts auto_reconnect reconnect_delay handle_local_echo allow_multiple_devices"
+)
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (options.TCP_KEYWORDS, NETWORK),
+        (options.TLS_KEYWORDS, TLS),
+        (options.UDP_KEYWORDS, NETWORK),
+        (options.SERIAL_KEYWORDS, SERIAL),
+        (options.FACTORY_KEYWORDS, TLS + SERIAL.removeprefix(EVERY) + " path"),
+    ],
+    ids=["tcp", "tls", "udp", "serial", "factory"],
+)
+def test_every_pymodbus_keyword_is_used_or_gets_one_warning(known, words):
+    aliases = {"ignore_missing_devices": "ignore_missing_slaves", "custom_pdu": "custom_functions"}
+    for word in words.split():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            taken = take_options("Start", {word: "a value"}, known)
+        if caught:
+            assert [warning.category for warning in caught] == [IgnoredKeywordWarning]
+            assert str(caught[0].message).startswith(f"Start() ignores {word!r}: ")
+            assert taken == {}
+        else:
+            assert taken == {aliases.get(word, word): "a value"}
+
+
+def test_a_value_that_asks_for_nothing_gets_no_warning():
+    given = {"handler": None, "auto_reconnect": False, "allow_reuse_address": True, "allow_multiple_devices": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert take_options("Start", given, options.TCP_KEYWORDS) == {}
+
+
+def test_the_warning_points_at_the_users_line():
+    def start(**kwargs):
+        take_options("Start", kwargs, options.TCP_KEYWORDS)
+
+    with pytest.warns(IgnoredKeywordWarning) as caught:
+        start(loop="a loop")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("adress", "did you mean 'address'?"),
+        ("ignore_missing_slave", "did you mean 'ignore_missing_slaves'?"),
+        ("ignore_missing_device", "did you mean 'ignore_missing_devices'?"),
+        ("respond_manipulator", "did you mean 'response_manipulator'?"),
+    ],
+)
+def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(word, hint):
+    with pytest.raises(TypeError) as caught:
+        take_options("StartTcpServer", {word: 1}, options.TCP_KEYWORDS)
+    assert str(caught.value) == f"StartTcpServer() has no keyword {word!r}; {hint}"
+
+
+def test_a_keyword_like_no_other_is_a_type_error_that_names_them_all():
+    with pytest.raises(TypeError, match=r"has no keyword 'zzz'; it knows address, backlog, broadcast_enable, "):
+        take_options("StartTcpServer", {"zzz": 1}, options.TCP_KEYWORDS)
+
+
+def test_a_keyword_under_both_its_names_is_a_type_error():
+    with pytest.raises(TypeError, match="got 'ignore_missing_slaves' twice: 'ignore_missing_devices' is another name for it"):
+        take_options("Start", {"ignore_missing_slaves": True, "ignore_missing_devices": True}, options.TCP_KEYWORDS)
+
+
+def test_no_store_is_a_context_with_default_blocks():
+    store = check_store(None)
+    assert isinstance(store, ModbusServerContext)
+    assert store[1].getValues(3, 65534, 1) == [0]
+
+
+def test_a_store_of_a_subclass_is_taken_as_it_is():
+    class Context(ModbusServerContext):
+        pass
+
+    store = Context()
+    assert check_store(store) is store
+
+
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        (ModbusSlaveContext(), r"wrap it, ModbusServerContext\(slaves=context, single=True\)"),
+        (ModbusSequentialDataBlock(0, [1]), r"ModbusSequentialDataBlock, not mbcore's: .*ModbusServerContext\(slaves=ModbusSlaveContext"),
+        ({1: ModbusSlaveContext()}, r"the context is a builtins.dict, not mbcore's: .*ModbusServerContext\("),
+        (ModbusServerContext, r"the context is the class mbcore.*ModbusServerContext, not mbcore's"),
+        (7, "the context is 7, not mbcore's"),
+    ],
+)
+def test_a_wrong_store_is_refused_with_the_way_to_wrap_it(store, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        check_store(store)
+
+
+def test_an_identity_is_one_or_none():
+    identity = ModbusDeviceIdentification(info={0: "ACME"})
+    assert check_identity(identity) is identity
+    assert check_identity(None) is None
+    with pytest.raises(ConfigurationError, match=r"the identity is a builtins\.dict: import ModbusDeviceIdentification from mbcore"):
+        check_identity({0: "ACME"})
+
+
+class FramerType(enum.StrEnum):
+    """As pymodbus 3 has it."""
+
+    ASCII = "ascii"
+    RTU = "rtu"
+    SOCKET = "socket"
+    TLS = "tls"
+
+
+class OwnFramer(ModbusRtuFramer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("framer", "found"),
+    [
+        (None, ModbusSocketFramer),
+        (ModbusAsciiFramer, ModbusAsciiFramer),
+        (OwnFramer, OwnFramer),
+        ("socket", ModbusSocketFramer),
+        ("RTU", ModbusRtuFramer),
+        ("ascii", ModbusAsciiFramer),
+        ("binary", ModbusBinaryFramer),
+        (FramerType.TLS, ModbusTlsFramer),
+        (FramerType.RTU, ModbusRtuFramer),
+    ],
+)
+def test_a_framer_is_a_class_of_mbcore_or_a_word(framer, found):
+    assert find_framer(framer) is found
+
+
+def test_the_default_framer_is_the_callers():
+    assert find_framer(None, ModbusAsciiFramer) is ModbusAsciiFramer
+
+
+class PymodbusRtuFramer:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("framer", "named"),
+    [
+        ("modbus", "'modbus'"),
+        (PymodbusRtuFramer, r"the class test_server_options\.PymodbusRtuFramer"),
+        (PymodbusRtuFramer(), r"a test_server_options\.PymodbusRtuFramer"),
+    ],
+)
+def test_another_framer_is_refused(framer, named):
+    with pytest.raises(ConfigurationError, match=f"the framer is {named}.*ModbusRtuFramer.* of mbcore, or one of the words socket, rtu"):
+        find_framer(framer)
+
+
+def test_a_hook_can_be_called_or_is_refused():
+    assert check_hook("trace_pdu", None) is None
+    assert check_hook("trace_pdu", print) is print
+    with pytest.raises(ConfigurationError, match="trace_pdu is True: give a function"):
+        check_hook("trace_pdu", True)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "5", None])
+def test_a_count_is_a_whole_number_that_is_not_too_low(value):
+    assert check_count("backlog", 1, 1) == 1
+    with pytest.raises(ConfigurationError, match=f"backlog is {value!r}: give a whole number, 1 or more"):
+        check_count("backlog", value, 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (None, ("", 502)),
+        (("127.0.0.1", 5020), ("127.0.0.1", 5020)),
+        (["::1", 0], ("::1", 0)),
+        ((None, 65535), ("", 65535)),
+    ],
+)
+def test_an_address_is_interface_and_port(address, found):
+    assert check_address(address, 502) == found
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:5020", ("", 65536), ("", -1), ("", "502"), (1, 502), ("",), 502])
+def test_another_address_is_refused(address):
+    with pytest.raises(ConfigurationError, match=r"the address is .*: give \(interface, port\), e\.g\. .*, with a port in 0\.\.65535"):
+        check_address(address, 502)
+
+
+@pytest.mark.parametrize("nothing", [None, [], ()])
+def test_no_custom_functions_are_fine(nothing):
+    refuse_custom_functions(nothing)
+
+
+def test_custom_functions_are_refused_until_they_work():
+    with pytest.raises(ConfigurationError, match="custom_functions cannot be used yet"):
+        refuse_custom_functions([object])
