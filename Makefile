@@ -25,7 +25,7 @@ test: $(VENV)/.with-test
 
 lint: $(VENV)/.with-dev
 	$(RUN) -m ruff check .
-	$(VENV)/bin/cython-lint mbcore
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
 	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -m mbcore.cli
 	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --ignore-missing-stub --ignore-disjoint-bases mbcore
 
@@ -42,9 +42,10 @@ clean:
 
 # Says in one sentence what the machine lacks. Any Python 3 reads it, so that an old one says so.
 define LACKING
-import importlib.util, os, shutil, sys, sysconfig
+import sys
 if sys.version_info < (3, 11):
     sys.exit("mbcore needs Python 3.11 or newer and this one is %d.%d: name another, e.g. make PYTHON=python3.13" % sys.version_info[:2])
+import importlib.util, os, shutil, sysconfig
 compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
 header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
 there = {

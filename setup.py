@@ -9,20 +9,27 @@ MODULES = [
     "mbcore.checksum",
     "mbcore.codec",
     "mbcore.control",
-    "mbcore.datastore.store",
     "mbcore.datastore.context",
+    "mbcore.datastore.store",
     "mbcore.execute",
-    "mbcore.lock",
-    "mbcore.framer.base",
-    "mbcore.framer.socket",
-    "mbcore.framer.rtu",
     "mbcore.framer.ascii",
+    "mbcore.framer.base",
     "mbcore.framer.binary",
+    "mbcore.framer.rtu",
+    "mbcore.framer.socket",
     "mbcore.framer.tls",
+    "mbcore.lock",
     "mbcore.session",
 ]
 
-POSIX = sys.platform != "win32"
+if sys.platform.startswith("linux"):
+    # For size: resident memory is what -Os and the rest save, and under Twisted -O2 is no faster.
+    COMPILE = ["-Os", "-g0", "-fvisibility=hidden", "-fno-plt", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections"]
+    # Cython leaves the docstrings of special methods unused.
+    COMPILE += ["-Wno-unused-const-variable"]
+    LINK = ["-Wl,-s", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
+else:
+    COMPILE, LINK = [], []
 
 extensions = [
     Extension(
@@ -31,8 +38,8 @@ extensions = [
         # One wheel for CPython 3.11 and later.
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         py_limited_api=True,
-        extra_compile_args=["-O2", "-g0", "-ffunction-sections", "-fdata-sections", "-fvisibility=hidden", "-Wno-unused-const-variable"] if POSIX else [],
-        extra_link_args=["-Wl,-s", "-Wl,--gc-sections"] if sys.platform.startswith("linux") else [],
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
     )
     for name in MODULES
 ]

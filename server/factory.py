@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 2000
+# Open files that a process needs beside its connections.
+OTHER_FILES = 20
 
 
 class ModbusServerBase:
@@ -130,7 +133,8 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
 
     For ``reactor.listenTCP``, endpoints and .tac files; the parameters are those of :class:`ModbusServerBase`, and
 
-    :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest
+    :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest. None: 2000, or
+        what the process's limit of open files (``ulimit -n``) allows
     """
 
     #: What is built for a connection: ModbusTcpProtocol, or the user's subclass of it.
@@ -140,10 +144,10 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
     _keywords = FACTORY_KEYWORDS
 
     def __init__(
-        self, store: Any = None, framer: Any = None, identity: Any = None, *, max_connections: int = MAX_CONNECTIONS, **kwargs: Any
+        self, store: Any = None, framer: Any = None, identity: Any = None, *, max_connections: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(store, framer, identity, **kwargs)
-        self.max_connections = check_count("max_connections", max_connections, 1)
+        self.max_connections = _most_connections() if max_connections is None else check_count("max_connections", max_connections, 1)
         # Open connections; a protocol enters itself and takes itself out.
         self.connections: set[ModbusTcpProtocol] = set()
         self._waiting: list[Deferred[None]] = []
@@ -158,7 +162,7 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         return protocol
 
     def _evict(self) -> None:
-        # "the oldest unused connection is closed" (Messaging on TCP/IP Implementation Guide, 4.3.1.2)
+        # "the oldest unused connection is closed" (Messaging on TCP/IP Implementation Guide V1.0b, connection management)
         kept = [connection for connection in self.connections if not connection.closing]
         if len(kept) >= self.max_connections:
             min(kept, key=lambda connection: connection.last_heard).close()
@@ -186,3 +190,10 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         gone: Deferred[None] = Deferred()
         self._waiting.append(gone)
         return gone
+
+
+def _most_connections() -> int:
+    if not hasattr(os, "sysconf"):  # pragma: no cover - not a POSIX system
+        return MAX_CONNECTIONS
+    files = os.sysconf("SC_OPEN_MAX")
+    return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - OTHER_FILES))

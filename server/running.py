@@ -159,18 +159,19 @@ def start_server(
     with ExitStack() as turn:
         turn.enter_context(_starting)
         if not reactor.running:
-            if not defer_reactor_run and getattr(reactor, "_startedBefore", False):
+            if defer_reactor_run:
+                return open_all()
+            if getattr(reactor, "_startedBefore", False):
                 raise ReactorNotRestartable(
                     "Twisted's reactor runs once in a process: let it run, stop a server by its handle's stop() and start the next one"
                 )
-            server = open_all()
-            if not defer_reactor_run:
+            _reactors_run.add(reactor)
+            try:
+                server = open_all()
                 reactor.callWhenRunning(turn.close)
-                _reactors_run.add(reactor)
-                try:
-                    reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
-                finally:
-                    _reactors_run.discard(reactor)
+                reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
+            finally:
+                _reactors_run.discard(reactor)
             return server
     if _elsewhere(reactor):
         return blockingCallFromThread(reactor, open_all)

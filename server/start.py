@@ -23,7 +23,8 @@ from .udp import ModbusUdpProtocol
 
 PORT = 502
 TLS_PORT = 802
-BACKLOG = 50
+# After a power cut every client connects at once; one that finds the queue full tries again a second later.
+BACKLOG = 1024
 
 
 def StartTcpServer(
@@ -51,8 +52,8 @@ def StartTcpServer(
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
-    :param max_connections: connections held at most, 2000 by default
-    :param backlog: connections that may wait to be accepted, 50 by default
+    :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
+    :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
     :returns: the server's handle
     :raises LineError: when the port cannot be opened

@@ -13,7 +13,8 @@ PYMODBUS_DATA = bytes.fromhex("1234 2345 3456 4567")  # the data of pymodbus' ow
 
 
 @pytest.mark.parametrize(("data", "register"), [
-    (b"", 0xFFFF), (b"123456789", 0x4B37), (bytes.fromhex("0207"), 0x1241), (bytes.fromhex("0103 0000 0002"), 0x0BC4), (b"\0", 0x40BF), (b"\xff", 0x00FF),
+    (b"", 0xFFFF), (b"123456789", 0x4B37), (bytes.fromhex("0207"), 0x1241), (bytes.fromhex("0103 0000 0002"), 0x0BC4), (b"\0", 0x40BF),
+    (b"\xff", 0x00FF),
 ])
 def test_crc_register(data, register):
     assert defined_crc16(data) == register
@@ -26,7 +27,8 @@ def test_compute_crc_is_the_bytes_of_the_wire_as_a_number():
         assert computeCRC(data).to_bytes(2) == crc_bytes(data)
 
 
-@pytest.mark.parametrize(("data", "lrc"), [(b"", 0), (b"\0", 0), (b"\1", 0xFF), (bytes.fromhex("0103 0000 0002"), 0xFA), (b"\xff\xff", 2), (b"\x80\x80", 0)])
+@pytest.mark.parametrize(("data", "lrc"), [(b"", 0), (b"\0", 0), (b"\1", 0xFF), (bytes.fromhex("0103 0000 0002"), 0xFA), (b"\xff\xff", 2),
+                                           (b"\x80\x80", 0)])
 def test_lrc(data, lrc):
     assert computeLRC(data) == defined_lrc(data) == lrc
 

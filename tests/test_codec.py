@@ -1,4 +1,6 @@
-"""PDUs of every function, both ways and both directions: literal bytes from AP 6, round trips of any valid fields, errors that name the field."""
+"""PDUs of every function, both ways and both directions: literal bytes from AP 6, round trips of any fields, errors that name the field."""
+
+from contextlib import suppress
 
 import pytest
 from adu import pdu
@@ -122,8 +124,10 @@ def test_a_request_that_is_cut_or_too_long_is_illegal_data_value(code, fields, w
 
 
 @pytest.mark.parametrize(("request_", "exception"), [
-    ("55", 1), ("00", 1), ("7F 00", 1), ("2B 0D 00 00", 1), ("01 0000 0000", 3), ("01 0000 07D1", 3), ("03 0000 007E", 3), ("05 0000 1234", 3),
-    ("0F 0000 0009 01 FF", 3), ("10 0000 0002 02 0000", 3), ("14 08 06 0001 0000 0001 00", 3), ("15 09 06 0001 0000 0002 0000", 3), ("2B 0E 05 00", 3),
+    ("55", 1), ("00", 1), ("7F 00", 1), ("2B 0D 00 00", 1), ("01 0000 0000", 3), ("01 0000 07D1", 3), ("03 0000 007E", 3),
+    ("05 0000 1234", 3),
+    ("0F 0000 0009 01 FF", 3), ("10 0000 0002 02 0000", 3), ("14 08 06 0001 0000 0001 00", 3), ("15 09 06 0001 0000 0002 0000", 3),
+    ("2B 0E 05 00", 3),
     ("2B 0E 00 00", 3), ("08 0000 A5", 3), ("08 0005 0000", 1), ("08", 3), ("08 00", 3),
 ])
 def test_decoding_a_bad_request_tells_the_exception_code(request_, exception):
@@ -133,9 +137,12 @@ def test_decoding_a_bad_request_tells_the_exception_code(request_, exception):
 
 
 @pytest.mark.parametrize("response", [
-    "", "81", "81 02 00", "01", "01 03 CD 6B", "01 03 CD 6B 05 00", "03 05 0000 0000 00", "03 06 0000", "05 0000 1234", "05 0000 FF00 00", "06 0000", "07",
-    "07 00 00", "0B 0000", "0C 07 0000 0000 0000", "10 0000", "11 04 6162", "14 0C 05 06 0DFE 0020", "14 03 02 06 00", "15 0D 06 0004 0007 0003 06AF",
-    "18 0006 0002 01B8", "18 0006 0003 01B8 1284", "18 0005 0002 01B8 12", "2B 0E 01 81 00 00 02 00 02 4143", "2B 0E 01 81 00 00 00 41", "2B 0E", "55 00", "00",
+    "", "81", "81 02 00", "01", "01 03 CD 6B", "01 03 CD 6B 05 00", "03 05 0000 0000 00", "03 06 0000", "05 0000 1234", "05 0000 FF00 00",
+    "06 0000", "07",
+    "07 00 00", "0B 0000", "0C 07 0000 0000 0000", "10 0000", "11 04 6162", "14 0C 05 06 0DFE 0020", "14 03 02 06 00",
+    "15 0D 06 0004 0007 0003 06AF",
+    "18 0006 0002 01B8", "18 0006 0003 01B8 1284", "18 0005 0002 01B8 12", "2B 0E 01 81 00 00 02 00 02 4143", "2B 0E 01 81 00 00 00 41",
+    "2B 0E", "55 00", "00",
 ])
 def test_decoding_what_is_no_response_is_a_framing_error(response):
     with pytest.raises(FramingError):
@@ -143,13 +150,16 @@ def test_decoding_what_is_no_response_is_a_framing_error(response):
 
 
 @pytest.mark.parametrize(("code", "fields", "name"), [
-    (3, {"address": 65536, "quantity": 1}, "address"), (3, {"address": -1, "quantity": 1}, "address"), (3, {"address": "x", "quantity": 1}, "address"),
+    (3, {"address": 65536, "quantity": 1}, "address"), (3, {"address": -1, "quantity": 1}, "address"),
+    (3, {"address": "x", "quantity": 1}, "address"),
     (3, {"address": 1}, "quantity"), (3, {"quantity": 1}, "address"), (3, {"address": 1, "quantity": 1, "colour": 5}, "colour"),
     (3, {"address": 1, "quantity": 65536}, "quantity"),
     (6, {"address": 1, "value": 65536}, "value"), (6, {"address": 1, "value": None}, "value"), (15, {"address": 1, "bits": 5}, "bits"),
     (16, {"address": 1, "registers": [0, 70000]}, "registers"),
-    (16, {"address": 1, "registers": 5}, "registers"),  (22, {"address": 1, "and_mask": 1 << 16, "or_mask": 0}, "and_mask"), (22, {"address": 1, "and_mask": 0, "or_mask": -1}, "or_mask"),
-    (24, {}, "address"), (8, {"sub_function": 1 << 16, "data": b""}, "sub_function"), (20, {"groups": [(1, 0)]}, "groups"), (20, {"groups": 5}, "groups"),
+    (16, {"address": 1, "registers": 5}, "registers"),  (22, {"address": 1, "and_mask": 1 << 16, "or_mask": 0}, "and_mask"),
+    (22, {"address": 1, "and_mask": 0, "or_mask": -1}, "or_mask"),
+    (24, {}, "address"), (8, {"sub_function": 1 << 16, "data": b""}, "sub_function"), (20, {"groups": [(1, 0)]}, "groups"),
+    (20, {"groups": 5}, "groups"),
     (21, {"groups": [(1, 0, 5)]}, "groups"),
     (43, {"mei_type": 14, "read_code": 300, "object_id": 0}, "read_code"),
 ])
@@ -160,7 +170,8 @@ def test_a_bad_field_is_a_configuration_error_that_names_it(code, fields, name):
 
 @pytest.mark.parametrize(("code", "fields"), [
     (16, {"address": 1, "registers": [0] * 200}), (15, {"address": 1, "bits": [True] * 2100}), (20, {"groups": [(1, 0, 1)] * 40}),
-    (21, {"groups": [(1, 0, [0] * 200)]}), (23, {"address": 1, "quantity": 1, "write_address": 1, "registers": [0] * 130}), (8, {"sub_function": 0, "data": bytes(251)}),
+    (21, {"groups": [(1, 0, [0] * 200)]}), (23, {"address": 1, "quantity": 1, "write_address": 1, "registers": [0] * 130}),
+    (8, {"sub_function": 0, "data": bytes(251)}),
 ])
 def test_a_request_that_fits_no_pdu_is_a_configuration_error(code, fields):
     with pytest.raises(ConfigurationError):
@@ -173,36 +184,45 @@ def test_a_request_of_an_unknown_function_is_the_users_error(code):
         encode_request(code)
 
 
+def message(codes, **fields):
+    """(function code, fields) of one of the functions `codes`."""
+    return st.tuples(st.sampled_from(codes), st.fixed_dictionaries(fields))
+
+
+def groups(each, most):
+    return st.lists(each, min_size=1, max_size=most)
+
+
+whole_words = st.lists(word, min_size=1, max_size=125).map(lambda values: b"".join(value.to_bytes(2) for value in values))
+whole_bytes = st.integers(1, 250).flatmap(lambda size: st.lists(st.booleans(), min_size=8 * size, max_size=8 * size))
 REQUEST_FIELDS = st.one_of(
-    st.tuples(st.sampled_from([1, 2]), st.fixed_dictionaries({"address": word, "quantity": st.integers(1, 2000)})),
-    st.tuples(st.sampled_from([3, 4]), st.fixed_dictionaries({"address": word, "quantity": st.integers(1, 125)})),
-    st.tuples(st.just(5), st.fixed_dictionaries({"address": word, "value": st.booleans()})),
-    st.tuples(st.just(6), st.fixed_dictionaries({"address": word, "value": word})),
-    st.tuples(st.sampled_from([7, 11, 12, 17]), st.just({})),
-    st.tuples(st.just(8), st.fixed_dictionaries({"sub_function": st.just(0), "data": st.binary(min_size=2, max_size=250).filter(lambda data: len(data) % 2 == 0)})),
-    st.tuples(st.just(15), st.fixed_dictionaries({"address": word, "bits": st.lists(st.booleans(), min_size=1, max_size=1968)})),
-    st.tuples(st.just(16), st.fixed_dictionaries({"address": word, "registers": registers(123)})),
-    st.tuples(st.just(20), st.fixed_dictionaries({"groups": st.lists(st.tuples(file_number, record_number, st.integers(1, 2)), min_size=1, max_size=35)})),
-    st.tuples(st.just(21), st.fixed_dictionaries({"groups": st.lists(st.tuples(file_number, record_number, registers(5)), min_size=1, max_size=12)})),
-    st.tuples(st.just(22), st.fixed_dictionaries({"address": word, "and_mask": word, "or_mask": word})),
-    st.tuples(st.just(23), st.fixed_dictionaries({"address": word, "quantity": st.integers(1, 125), "write_address": word, "registers": registers(121)})),
-    st.tuples(st.just(24), st.fixed_dictionaries({"address": word})),
-    st.tuples(st.just(43), st.fixed_dictionaries({"mei_type": st.just(14), "read_code": st.integers(1, 4), "object_id": byte})),
+    message([1, 2], address=word, quantity=st.integers(1, 2000)),
+    message([3, 4], address=word, quantity=st.integers(1, 125)),
+    message([5], address=word, value=st.booleans()),
+    message([6], address=word, value=word),
+    message([7, 11, 12, 17]),
+    message([8], sub_function=st.just(0), data=whole_words),
+    message([15], address=word, bits=st.lists(st.booleans(), min_size=1, max_size=1968)),
+    message([16], address=word, registers=registers(123)),
+    message([20], groups=groups(st.tuples(file_number, record_number, st.integers(1, 2)), 35)),
+    message([21], groups=groups(st.tuples(file_number, record_number, registers(5)), 12)),
+    message([22], address=word, and_mask=word, or_mask=word),
+    message([23], address=word, quantity=st.integers(1, 125), write_address=word, registers=registers(121)),
+    message([24], address=word),
+    message([43], mei_type=st.just(14), read_code=st.integers(1, 4), object_id=byte),
 )
 RESPONSE_FIELDS = st.one_of(
-    st.tuples(st.sampled_from([1, 2]), st.fixed_dictionaries({"bits": st.integers(1, 250).flatmap(
-        lambda size: st.lists(st.booleans(), min_size=8 * size, max_size=8 * size))})),
-    st.tuples(st.sampled_from([3, 4, 23]), st.fixed_dictionaries({"registers": registers(125)})),
-    st.tuples(st.just(24), st.fixed_dictionaries({"registers": st.lists(word, max_size=31)})),
-    st.tuples(st.just(7), st.fixed_dictionaries({"status": byte})),
-    st.tuples(st.just(11), st.fixed_dictionaries({"status": st.sampled_from([0, 0xFFFF]), "event_count": word})),
-    st.tuples(st.just(12), st.fixed_dictionaries({"status": st.just(0), "event_count": word, "message_count": word, "events": st.binary(max_size=64)})),
-    st.tuples(st.sampled_from([15, 16]), st.fixed_dictionaries({"address": word, "quantity": st.integers(1, 123)})),
-    st.tuples(st.just(17), st.fixed_dictionaries({"server_id": st.binary(min_size=2, max_size=251)})),
-    st.tuples(st.just(20), st.fixed_dictionaries({"groups": st.lists(registers(5), min_size=1, max_size=20)})),
-    st.tuples(st.just(43), st.fixed_dictionaries({
-        "mei_type": st.just(14), "read_code": st.integers(1, 4), "conformity": st.sampled_from([1, 2, 3, 0x81, 0x82, 0x83]), "more_follows": st.booleans(),
-        "next_object": byte, "objects": st.dictionaries(byte, st.binary(max_size=20), min_size=1, max_size=11)})),
+    message([1, 2], bits=whole_bytes),
+    message([3, 4, 23], registers=registers(125)),
+    message([24], registers=st.lists(word, max_size=31)),
+    message([7], status=byte),
+    message([11], status=st.sampled_from([0, 0xFFFF]), event_count=word),
+    message([12], status=st.just(0), event_count=word, message_count=word, events=st.binary(max_size=64)),
+    message([15, 16], address=word, quantity=st.integers(1, 123)),
+    message([17], server_id=st.binary(min_size=2, max_size=251)),
+    message([20], groups=groups(registers(5), 20)),
+    message([43], mei_type=st.just(14), read_code=st.integers(1, 4), conformity=st.sampled_from([1, 2, 3, 0x81, 0x82, 0x83]),
+            more_follows=st.booleans(), next_object=byte, objects=st.dictionaries(byte, st.binary(max_size=20), min_size=1, max_size=11)),
 )
 
 
@@ -232,10 +252,8 @@ def test_any_response_survives_encoding_and_decoding(response):
 @given(st.binary(max_size=300))
 def test_any_bytes_decode_to_fields_or_to_a_modbus_error(data):
     for decode, error in ((decode_request, RequestError), (decode_response, FramingError)):
-        try:
-            assert isinstance(decode(data), dict)
-        except error as refusal:
-            assert getattr(refusal, "exception_code", 1) in (1, 2, 3)
+        with suppress(error):
+            assert decode(data)["function_code"] in range(1, 128)
 
 
 @given(st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 17, 20, 21, 22, 23, 24, 43]), st.binary(max_size=252))

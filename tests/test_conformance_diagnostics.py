@@ -124,7 +124,8 @@ def test_wrong_data_of_a_sub_function_is_illegal_data_value(connect, control):
     control.diagnostic_register = 7
     line = connect(unit(), control)
     for sub_function, data in [
-        (1, 1), (1, 0x00FF), (1, 0xFF01), (1, 0xFFFF), (2, 1), (3, 0x3B01), (3, 0x00FF), (4, 1), (4, 0xFF00), (10, 1), (20, 1), (20, 0xFF00),
+        (1, 1), (1, 0x00FF), (1, 0xFF01), (1, 0xFFFF), (2, 1), (3, 0x3B01), (3, 0x00FF), (4, 1), (4, 0xFF00), (10, 1), (20, 1),
+        (20, 0xFF00),
         *[(sub_function, data) for sub_function in COUNTERS for data in (1, 0xFFFF)],
     ]:
         assert line.ask(diagnostic(sub_function, data)) == refused(8, 3)

@@ -102,7 +102,7 @@ def test_read_past_the_end_of_the_file_is_illegal_data_address(connect):
 
 
 def test_record_numbers_end_at_270F(connect):
-    master = connect(unit({1: [n for n in range(10000)]}))
+    master = connect(unit({1: list(range(10000))}))
     assert master.ask(read_groups((1, 9999, 1))) == pdu("14 04 03 06 270F")
     assert master.ask(read_groups((1, 9999, 2))) == refused(20, 2)
     assert master.ask(read_groups((1, 10000, 1))) == refused(20, 2)

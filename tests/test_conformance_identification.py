@@ -84,7 +84,8 @@ def test_stream_access_above_the_conformity_level_reads_what_there_is(connect, c
     assert objects == encoded(BASIC)
 
 
-@pytest.mark.parametrize(("code", "first", "ids"), [(1, 1, [1, 2]), (1, 2, [2]), (2, 3, [3, 4, 5, 6]), (3, 6, [6, 0x80, 0xFF]), (3, 0xFF, [0xFF])])
+@pytest.mark.parametrize(("code", "first", "ids"), [(1, 1, [1, 2]), (1, 2, [2]), (2, 3, [3, 4, 5, 6]), (3, 6, [6, 0x80, 0xFF]),
+                                                    (3, 0xFF, [0xFF])])
 def test_stream_access_starts_at_the_object(connect, code, first, ids):
     _, objects = objects_of(connect(unit(), identified(EXTENDED)).ask(bytes([0x2B, 0x0E, code, first])))
     assert list(objects) == ids

@@ -12,7 +12,8 @@ from mbcore.errors import ConfigurationError, ModbusError, NoSuchSlaveException,
 
 # Slave contexts
 
-@pytest.mark.parametrize(("fx", "table"), [(1, "co"), (5, "co"), (15, "co"), (2, "di"), (3, "hr"), (6, "hr"), (16, "hr"), (22, "hr"), (23, "hr"), (4, "ir")])
+@pytest.mark.parametrize(("fx", "table"), [(1, "co"), (5, "co"), (15, "co"), (2, "di"), (3, "hr"), (6, "hr"), (16, "hr"), (22, "hr"),
+                                           (23, "hr"), (4, "ir")])
 def test_function_codes_name_their_table(fx, table):
     slave = image(**{name: block([0, 0]) for name in ("co", "di", "hr", "ir")} | {table: block([1, 1])})
     assert slave.getValues(fx, 0, 2) == [1, 1]
@@ -98,7 +99,8 @@ def test_files_and_queues_are_live_lists():
     assert sorted(slave.fifos) == [5, 0x4DE]
 
 
-@pytest.mark.parametrize("keywords", [{"files": {0: [1]}}, {"files": {65536: [1]}}, {"files": {1: [70000]}}, {"files": {1: ["x"]}}, {"fifos": {-1: [1]}},
+@pytest.mark.parametrize("keywords", [{"files": {0: [1]}}, {"files": {65536: [1]}}, {"files": {1: [70000]}}, {"files": {1: ["x"]}},
+                                      {"fifos": {-1: [1]}},
                                       {"fifos": {65536: [1]}}, {"fifos": {1: [-1]}}])
 def test_a_file_or_queue_out_of_range_is_a_configuration_error(keywords):
     with pytest.raises(ConfigurationError):
@@ -202,7 +204,8 @@ def test_overridden_methods_of_a_context_are_called_with_the_wires_address_and_t
     for request, answer, expected in [
         ("03 0001 0002", "03 04 0002 0003", [("get", 3, 1, 2)]), ("06 0001 BEEF", "06 0001 BEEF", [("set", 6, 1, [0xBEEF])]),
         ("01 0000 0003", "01 01 02", [("get", 1, 0, 3)]), ("05 0000 FF00", "05 0000 FF00", [("set", 5, 0, [True])]),
-        ("0F 0000 0002 01 02", "0F 0000 0002", [("set", 15, 0, [False, True])]), ("10 0000 0001 02 0007", "10 0000 0001", [("set", 16, 0, [7])]),
+        ("0F 0000 0002 01 02", "0F 0000 0002", [("set", 15, 0, [False, True])]), ("10 0000 0001 02 0007", "10 0000 0001",
+                                                                                  [("set", 16, 0, [7])]),
         ("16 0000 0000 0025", "16 0000 0000 0025", [("get", 22, 0, 1), ("set", 22, 0, [0x25])]),
         ("17 0002 0001 0002 0001 02 0009", "17 02 0009", [("set", 23, 2, [9]), ("get", 23, 2, 1)]),
         ("03 0004 0001", "83 02", []), ("03 0000 0000", "83 03", []),
@@ -276,7 +279,8 @@ def test_an_observer_sees_the_written_values_in_the_image():
     assert seen == [True]
 
 
-@pytest.mark.parametrize("request_", ["03 0000 0001", "01 0000 0001", "06 0004 0001", "05 0000 1234", "10 0003 0002 04 0000 0000", "08 0000 0000",
+@pytest.mark.parametrize("request_", ["03 0000 0001", "01 0000 0001", "06 0004 0001", "05 0000 1234", "10 0003 0002 04 0000 0000",
+                                      "08 0000 0000",
                                       "17 0004 0001 0000 0001 02 0000", "15 09 06 0004 0004 0001 0000", "14 07 06 0004 0000 0001"])
 def test_reads_and_refused_writes_tell_no_observer(request_):
     calls = []
@@ -363,7 +367,8 @@ def test_a_context_with_default_blocks_costs_at_most_600_kilobytes():
         "import resource", "from mbcore import ModbusSlaveContext", "first = ModbusSlaveContext()",
         "for fx in (1, 2, 3, 4): first.setValues(fx, 0, [1] * 65535)",
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss", "contexts = [ModbusSlaveContext() for _ in range(50)]",
-        "for context in contexts:", "    for fx in (1, 2, 3, 4):", "        for start in range(0, 65000, 500): context.setValues(fx, start, [1] * 500)",
+        "for context in contexts:", "    for fx in (1, 2, 3, 4):",
+        "        for start in range(0, 65000, 500): context.setValues(fx, start, [1] * 500)",
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 50)",
     ])
     kilobytes = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)

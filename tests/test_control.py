@@ -1,12 +1,16 @@
 """The control block and the identity of a server, from the application's side."""
 
+from contextlib import suppress
+
 import pytest
 
 from mbcore import ModbusControlBlock, ModbusDeviceIdentification
 from mbcore.errors import ConfigurationError
 
-NAMES = ["BusMessage", "BusCommunicationError", "BusExceptionError", "SlaveMessage", "SlaveNoResponse", "SlaveNAK", "SlaveBusy", "BusCharacterOverrun", "Event"]
-PROPERTIES = {"VendorName": 0, "ProductCode": 1, "MajorMinorRevision": 2, "VendorUrl": 3, "ProductName": 4, "ModelName": 5, "UserApplicationName": 6}
+NAMES = ["BusMessage", "BusCommunicationError", "BusExceptionError", "SlaveMessage", "SlaveNoResponse", "SlaveNAK", "SlaveBusy",
+         "BusCharacterOverrun", "Event"]
+PROPERTIES = {"VendorName": 0, "ProductCode": 1, "MajorMinorRevision": 2, "VendorUrl": 3, "ProductName": 4, "ModelName": 5,
+              "UserApplicationName": 6}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,10 +91,8 @@ def test_identities_share_nothing():
 def test_reading_an_unknown_object_does_not_make_it():
     identity = ModbusDeviceIdentification(info={0: "ACME"})
     before = dict(iter(identity))
-    try:
+    with suppress(KeyError):
         identity[0x90]
-    except KeyError:
-        pass
     assert dict(iter(identity)) == before
 
 

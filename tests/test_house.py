@@ -87,7 +87,8 @@ def test_the_table_of_floors_is_read():
     assert ROOMS["mbcore.constants"] == 0
     assert ROOMS["mbcore.session"] == CORE_TOP_FLOOR
     assert ROOMS["mbcore.server"] == 8
-    assert {"mbcore.errors", "mbcore.checksum", "mbcore.wire", "mbcore.codec", "mbcore.datastore", "mbcore.control", "mbcore.execute", "mbcore.framer"} <= set(ROOMS)
+    assert {"mbcore.errors", "mbcore.checksum", "mbcore.wire", "mbcore.codec", "mbcore.datastore", "mbcore.control", "mbcore.execute",
+            "mbcore.framer"} <= set(ROOMS)
 
 
 @each_file
@@ -152,6 +153,7 @@ def test_constants_are_equal_for_python_and_for_cython():
 
     python = {member.name: int(member) for kind in vars(constants).values()
               if isinstance(kind, type) and kind.__module__ == constants.__name__ for member in kind}
-    cython = {name: int(value, 0) for name, value in re.findall(r"^\s+(\w+) = (\w+)", (ROOT / "mbcore" / "constants.pxd").read_text(), re.MULTILINE)}
+    cython = {name: int(value, 0) for name, value in re.findall(r"^\s+(\w+) = (\w+)", (ROOT / "mbcore" / "constants.pxd").read_text(),
+                                                                re.MULTILINE)}
     assert python
     assert cython == python

@@ -1,5 +1,7 @@
 """What one server holds, and how many connections."""
 
+import os
+
 import pytest
 from adu import block, image, pdu, units, unwrap_socket, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
@@ -10,7 +12,6 @@ from twisted.python.failure import Failure
 from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSocketFramer
 from mbcore.errors import ConfigurationError
 from mbcore.server import IgnoredKeywordWarning, ModbusServerFactory, ModbusUdpProtocol
-from mbcore.server.factory import MAX_CONNECTIONS
 
 DONE = Failure(ConnectionDone())
 
@@ -89,8 +90,14 @@ def test_the_reactor_is_the_installed_one_unless_given():
     assert ModbusServerFactory().reactor is reactor
 
 
-def test_the_limit_of_connections_is_finite_and_above_a_thousand():
-    assert 1000 < ModbusServerFactory().max_connections == MAX_CONNECTIONS < 10_000
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [(-1, 2000), (1 << 20, 2000), (1024, 1004), (10, 1)],
+    ids=["unlimited", "many", "usual", "hardly any"],
+)
+def test_the_limit_of_connections_is_finite_and_within_that_of_open_files(monkeypatch, files, connections):
+    monkeypatch.setattr(os, "sysconf", lambda _: files)
+    assert ModbusServerFactory().max_connections == connections
 
 
 def test_a_limit_that_is_no_number_is_refused():

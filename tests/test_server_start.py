@@ -85,7 +85,7 @@ def test_the_folder_cannot_be_imported_by_its_own_name(monkeypatch):
 def test_tcp_listens_on_port_502_of_every_interface(reactor):
     start(reactor)
     [(port, factory, backlog, interface)] = reactor.tcpServers
-    assert (port, interface, backlog) == (502, "", 50)
+    assert (port, interface, backlog) == (502, "", 1024)
     assert isinstance(factory, ModbusServerFactory)
 
 
@@ -93,7 +93,7 @@ def test_tls_listens_on_port_802_with_mbap_framing(reactor, tls_context):
     server = start(reactor, StartTlsServer, certfile="server.pem", keyfile="server.key", cafile="clients.pem")
     assert tls_context == [{"certfile": "server.pem", "keyfile": "server.key", "cafile": "clients.pem", "sslctx": None}]
     [(port, factory, context, backlog, interface)] = reactor.sslServers
-    assert (port, context, backlog, interface) == (802, "a context", 50, "")
+    assert (port, context, backlog, interface) == (802, "a context", 1024, "")
     assert factory.framer.__name__ == "ModbusSocketFramer"
     assert (server.kind, server.port) == ("TLS", 802)
 
@@ -355,6 +355,13 @@ def test_a_port_that_is_refused_is_one_sentence_with_the_way_out(reactor, tls_co
     assert "\n" not in str(caught.value)
     with pytest.raises(ReactorNotRunning):
         StopServer()
+
+
+def test_a_port_that_is_refused_is_told_to_the_thread_that_asked(reactor):
+    reactor.running = True
+    reactor.refusal = OSError(errno.EADDRINUSE, "in use")
+    with pytest.raises(LineError, match="TCP port 502 is in use"):
+        in_thread(lambda: StartTcpServer(reactor=reactor))
 
 
 def test_a_start_that_failed_does_not_run_the_reactor_and_can_be_repeated(reactor):

@@ -131,7 +131,8 @@ def test_absent_unit_is_silent_on_a_serial_line(line, options):
 
 @serial_line
 @pytest.mark.parametrize(("request_", "written"), [
-    ("06 0000 0007", [7, 0, 0]), ("10 0001 0002 04 0008 0009", [5, 8, 9]), ("16 0000 0000 0025", [0x25, 0, 0]), ("17 0000 0001 0002 0001 02 0003", [5, 0, 3]),
+    ("06 0000 0007", [7, 0, 0]), ("10 0001 0002 04 0008 0009", [5, 8, 9]), ("16 0000 0000 0025", [0x25, 0, 0]),
+    ("17 0000 0001 0002 0001 02 0003", [5, 0, 3]),
 ])
 def test_broadcast_writes_registers_of_all_units_and_is_never_answered(line, request_, written):
     one, two = unit(), unit()
@@ -157,7 +158,8 @@ def test_broadcast_writes_files_of_all_units(line, request_):
 
 
 @serial_line
-@pytest.mark.parametrize("request_", ["03 0000 0001", "01 0000 0001", "03 0000 0000", "06 9999 0000", "05 0000 1234", "55", "08 0000 A537", "2B 0E 01 00", "11",
+@pytest.mark.parametrize("request_", ["03 0000 0001", "01 0000 0001", "03 0000 0000", "06 9999 0000", "05 0000 1234", "55", "08 0000 A537",
+                                      "2B 0E 01 00", "11",
                                       "07", "0B", "0C", "18 0000", "14 07 06 0001 0000 0001", "80", "81 02", "00"])
 def test_no_broadcast_is_ever_answered(line, request_):
     one, two = unit(), unit()
@@ -201,7 +203,8 @@ def test_broadcast_passes_a_unit_whose_code_raises(line):
 @serial_line
 def test_several_units_live_on_one_line(line):
     it = master(line, units(u1=unit(1), u17=unit(17), u247=unit(247)))
-    assert [it.ask(READ, n) for n in (17, 1, 247, 2, 1)] == [pdu("03 02 0011"), pdu("03 02 0001"), pdu("03 02 00F7"), None, pdu("03 02 0001")]
+    assert [it.ask(READ, n) for n in (17, 1, 247, 2, 1)] == [pdu("03 02 0011"), pdu("03 02 0001"), pdu("03 02 00F7"), None,
+                                                             pdu("03 02 0001")]
 
 
 # Pipelining
@@ -343,7 +346,8 @@ def test_trace_pdu_may_change_the_request_and_the_response():
 
 
 @every_line
-@pytest.mark.parametrize("request_", ["03 0000 0001", "06 0000 0007", "03 9999 0001", "03 0000 0000", "08 0000 A537", "2B 0E 01 00", "11", "0F 0000 0002 01 FF",
+@pytest.mark.parametrize("request_", ["03 0000 0001", "06 0000 0007", "03 9999 0001", "03 0000 0000", "08 0000 A537", "2B 0E 01 00", "11",
+                                      "0F 0000 0002 01 FF",
                                       "15 09 06 0001 0000 0001 BEEF", "14 07 06 0001 0000 0001", "17 0000 0001 0000 0001 02 0009"])
 def test_a_trace_that_changes_nothing_changes_nothing(line, request_):
     plain, traced = master(line, unit()), master(line, unit(), trace_pdu=lambda sending, message: message)
@@ -394,4 +398,5 @@ def test_rtu_over_tcp_is_not_split_by_time():
 
 def test_rtu_over_tcp_answers_each_of_several_frames():
     it = Master(LINES["rtu"], "whole", LINES["rtu"].session(units(u1=unit(1), u2=unit(2))))
-    assert it.send(wrap_rtu(READ, 1) + wrap_rtu(READ, 2) + wrap_rtu(READ, 1)) == b"".join(wrap_rtu(pdu("03 02") + words(n), n) for n in (1, 2, 1))
+    requests = [wrap_rtu(READ, n) for n in (1, 2, 1)]
+    assert it.send(b"".join(requests)) == b"".join(wrap_rtu(pdu("03 02") + words(n), n) for n in (1, 2, 1))

@@ -11,7 +11,8 @@ from mbcore.errors import ConfigurationError, ParameterException
 
 word = st.integers(0, 0xFFFF)
 values = st.lists(word, min_size=1, max_size=8)
-bad_values = st.lists(st.one_of(word, st.integers(65536, 1 << 40), st.integers(-(1 << 40), -1), st.just(None), st.just("x")), min_size=1, max_size=8).filter(
+bad_values = st.lists(st.one_of(word, st.integers(65536, 1 << 40), st.integers(-(1 << 40), -1), st.just(None), st.just("x")), min_size=1,
+                      max_size=8).filter(
     lambda several: any(value not in range(65536) for value in several))
 addresses = st.integers(0, 24)
 counts = st.integers(1, 10)

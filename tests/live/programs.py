@@ -12,9 +12,9 @@ BUILD = Path(__file__).parents[2] / "build"
 PYMODBUS2 = "pymodbus==2.5.3"
 
 
-def lacking(what, package):
-    """Ends the test: `what` is not there, and the Debian package that brings it has a name."""
-    reason = f"{what} is not installed (apt install {package})"
+def lacking(what, way):
+    """Ends the test: `what` is not there, and what to do about it."""
+    reason = f"{what} is not there: {way}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -22,7 +22,7 @@ def lacking(what, package):
 
 def need(program, package):
     """The path of an installed program."""
-    return shutil.which(program) or lacking(program, package)
+    return shutil.which(program) or lacking(program, f"apt install {package}")
 
 
 def compile_libmodbus_client(folder):
@@ -30,7 +30,7 @@ def compile_libmodbus_client(folder):
     ask = [need("pkg-config", "pkg-config"), "--cflags", "--libs", "libmodbus"]
     flags = subprocess.run(ask, capture_output=True, text=True, check=False)
     if flags.returncode:
-        lacking("libmodbus", "libmodbus-dev")
+        lacking("libmodbus", "apt install libmodbus-dev")
     program = folder / "client_libmodbus"
     source = Path(__file__).with_name("client_libmodbus.c")
     subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", "-O1", "-o", program, source, *flags.stdout.split()], check=True)
@@ -43,6 +43,8 @@ def install_pymodbus2():
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMODBUS2], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMODBUS2]
+        if subprocess.run(install, check=False).returncode:
+            lacking("pymodbus 2.5.3", "pip, which can't install it, says why")
         (folder / "complete").touch()
     return python
