@@ -9,7 +9,16 @@ from mbcore.framer import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer
 from mbcore.version import __version__
 
 __all__ = [
-    "ModbusAsciiFramer", "ModbusBinaryFramer", "ModbusControlBlock", "ModbusDeviceIdentification", "ModbusRtuFramer",
-    "ModbusSequentialDataBlock", "ModbusServerContext", "ModbusSlaveContext", "ModbusSocketFramer", "ModbusSparseDataBlock", "ModbusTlsFramer",
+    "ModbusAsciiFramer",
+    "ModbusBinaryFramer",
+    "ModbusControlBlock",
+    "ModbusDeviceIdentification",
+    "ModbusRtuFramer",
+    "ModbusSequentialDataBlock",
+    "ModbusServerContext",
+    "ModbusSlaveContext",
+    "ModbusSocketFramer",
+    "ModbusSparseDataBlock",
+    "ModbusTlsFramer",
     "__version__",
 ]

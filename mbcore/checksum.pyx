@@ -14,11 +14,11 @@ cdef uint16_t[256] SLICES[8]
 
 
 cdef void fill_slices() noexcept:
-    cdef int value, bit, k
+    cdef int value, k, _
     cdef uint16_t crc
     for value in range(256):
         crc = value
-        for bit in range(8):
+        for _ in range(8):
             crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
         SLICES[0][value] = crc
     for k in range(1, 8):

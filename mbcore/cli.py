@@ -170,7 +170,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _read(args: argparse.Namespace) -> None:
-    from mbcore.server.values import from_registers, register_count
+    from mbcore.values import from_registers, register_count
 
     kind = _kind(args)
     step = register_count(kind) if kind else 1
@@ -194,7 +194,7 @@ def _write(args: argparse.Namespace) -> None:
 
 def _values(args: argparse.Namespace) -> list[int]:
     """What the user wants to write, as bits or registers."""
-    from mbcore.server.values import to_registers
+    from mbcore.values import to_registers
 
     kind = _kind(args)
     if kind:

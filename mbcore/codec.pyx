@@ -64,10 +64,10 @@ cdef int request_length_of(const uint8_t* pdu, int available) noexcept nogil:
 
 
 cdef int identification_length(const uint8_t* pdu, int available) noexcept nogil:
-    cdef int at = 7, objects
+    cdef int at = 7, _
     if available < at:
         return LENGTH_NEEDS_MORE
-    for objects in range(pdu[6]):
+    for _ in range(pdu[6]):
         if available < at + 2:
             return LENGTH_NEEDS_MORE
         at += 2 + pdu[at + 1]
@@ -362,7 +362,7 @@ cdef int read_response(const uint8_t* pdu, int length, response_t* response) noe
     """Take the response apart. Returns 0, or -1 where it is no valid response of its function."""
     cdef reader_t reader = read_from(pdu, length)
     cdef uint8_t function_code = get_u8(&reader)
-    cdef int byte_count = -1, i
+    cdef int byte_count = -1
     memset(response, 0, sizeof(response_t))
     if reader.failed:
         return -1
@@ -628,10 +628,10 @@ cdef list request_groups(const request_t* request):
 def encode_response(int function_code, **fields):
     """Return the response PDU of ``function_code`` as bytes.
 
-    ``exception_code=`` makes an exception response. Otherwise, by function (AP 6): 1, 2 ``bits``; 3, 4, 23, 24 ``registers``; 5, 6 ``address,
-    value``; 7 ``status``; 8 ``sub_function, data``; 11 ``status, event_count``; 12 ``status, event_count, message_count, events``;
-    15, 16 ``address, quantity``; 17 ``server_id``; 20 ``groups=[registers]``; 21 as the request; 22 ``address, and_mask, or_mask``;
-    43 ``read_code, conformity, more_follows, next_object, objects={id: bytes}``.
+    ``exception_code=`` makes an exception response. Otherwise, by function (AP 6): 1, 2 ``bits``; 3, 4, 23, 24 ``registers``; 5, 6
+    ``address, value``; 7 ``status``; 8 ``sub_function, data``; 11 ``status, event_count``; 12 ``status, event_count, message_count,
+    events``; 15, 16 ``address, quantity``; 17 ``server_id``; 20 ``groups=[registers]``; 21 as the request; 22 ``address, and_mask,
+    or_mask``; 43 ``read_code, conformity, more_follows, next_object, objects={id: bytes}``.
 
     :raises ConfigurationError: a field is missing, unknown or not in its range
     """
@@ -698,7 +698,7 @@ def encode_response(int function_code, **fields):
 
 
 def decode_response(pdu):
-    """Return the fields of the response ``pdu`` as a dict, ``function_code`` (without 0x80) among them; names as in :func:`encode_response`.
+    """Return the fields of the response ``pdu`` as a dict, ``function_code`` without 0x80 among them; names as in :func:`encode_response`.
 
     An exception response has ``exception_code`` and nothing more. ``bits`` are as many as the bytes hold, eight a byte.
 

@@ -1,7 +1,7 @@
 """Diagnostic counters, event log, listen-only mode, exception status and identity of one server. Knows no messages and no registers.
 
-Sources: Application Protocol V1.1b3, 6.7-6.10, 6.13, 6.21; Serial Line V1.02, appendix A. One object per server, never process-wide: two servers
-in one process do not share counters or listen-only mode.
+Sources: Application Protocol V1.1b3, 6.7-6.10, 6.13, 6.21; Serial Line V1.02, appendix A. One object per server, never process-wide: two
+servers in one process do not share counters or listen-only mode.
 """
 
 from libc.stdint cimport uint8_t, uint16_t
@@ -145,7 +145,7 @@ cdef class ModbusDeviceIdentification:
             raise ConfigurationError(f"the identification object {object_id!r} is not in 0..255")
         encoded = bytes(text) if isinstance(text, (bytes, bytearray)) else str(text).encode()
         if len(encoded) > MAX_OBJECT_TEXT:
-            raise ConfigurationError(f"the identification object {object_id} has {len(encoded)} bytes; at most {MAX_OBJECT_TEXT} fit one response")
+            raise ConfigurationError(f"the identification object {object_id} has {len(encoded)} bytes; {MAX_OBJECT_TEXT} fit one response")
         number = object_id
         held = self.encoded.get(number)
         lock_image()
@@ -247,8 +247,8 @@ def counter_property(index):
 class ModbusCountersHandler:
     """The counters of one server, live, each 16 bits and wrapping (SL appendix A).
 
-    ``BusMessage`` CPT1, ``BusCommunicationError`` CPT2, ``BusExceptionError`` CPT3, ``SlaveMessage`` CPT4, ``SlaveNoResponse`` CPT5, ``SlaveNAK``
-    CPT6, ``SlaveBusy`` CPT7, ``BusCharacterOverrun`` CPT8; ``Event`` is the comm event counter of 11 and 12.
+    ``BusMessage`` CPT1, ``BusCommunicationError`` CPT2, ``BusExceptionError`` CPT3, ``SlaveMessage`` CPT4, ``SlaveNoResponse`` CPT5,
+    ``SlaveNAK`` CPT6, ``SlaveBusy`` CPT7, ``BusCharacterOverrun`` CPT8; ``Event`` is the comm event counter of 11 and 12.
     """
 
     __slots__ = ("_control",)

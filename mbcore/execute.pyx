@@ -1,14 +1,13 @@
 """Request -> action on store and control -> response. The only room that knows codec, store and control.
 
-`execute` runs without the GIL and with the image locked; it returns 0, an exception code, or EXECUTE_IN_PYTHON where the table, or the whole
-context, is Python's. Order of checks: what `codec.read_request` found (01, 03), then the addresses (02), then the action (04). A request that is
-refused has changed nothing.
+`execute` runs without the GIL and with the image locked; it returns 0, an exception code, or EXECUTE_IN_PYTHON where the table, or the
+whole context, is Python's. Order of checks: what `codec.read_request` found (01, 03), then the addresses (02), then the action (04). A
+request that is refused has changed nothing.
 
 Source: Modbus Application Protocol V1.1b3, the state diagram of each function in clause 6.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
 
 from mbcore.codec cimport request_t, response_t
 from mbcore.constants cimport *
@@ -17,11 +16,11 @@ from mbcore.control cimport (
     restart_communications,
 )
 from mbcore.datastore.context cimport (
-    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, numbered_t, unit_t,
+    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_t,
 )
 from mbcore.datastore.store cimport image_t, load_bits, load_registers, locate, store_bits, store_registers
 from mbcore.wire cimport (
-    get_bytes, get_u8, get_u16, left, load_u16, put_bytes, put_u8, put_u16, read_from, reader_t, store_u16, write_to, writer_t, written,
+    get_bytes, get_u8, get_u16, left, load_u16, put_bytes, put_u8, read_from, reader_t, store_u16, write_to, writer_t, written,
 )
 
 from mbcore.errors import ConfigurationError, RequestError
@@ -380,7 +379,8 @@ cdef int execute_in_python(object context, const request_t* request, response_t*
         return error.exception_code
     except Exception as error:
         if report is not None:
-            report(f"a data block failed at function {request.function_code}, address {request.address}; the master is answered with exception 04", error)
+            place = f"function {request.function_code}, address {request.address}"
+            report(f"a data block failed at {place}; the master is answered with exception 04", error)
         return SERVER_DEVICE_FAILURE
 
 

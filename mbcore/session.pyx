@@ -1,7 +1,7 @@
 """One connection or one line: bytes and the time in, bytes out. Holds the buffer and the loop; knows no transport and no clock.
 
-The loop needs no GIL and stops where Python is needed, at an overridden block or context or an observer: whoever runs the loop sees to that with
-the GIL and lets it go on.
+The loop needs no GIL and stops where Python is needed, at an overridden block or context or an observer: whoever runs the loop sees to
+that with the GIL and lets it go on.
 """
 
 from libc.stddef cimport ptrdiff_t

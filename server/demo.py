@@ -11,8 +11,7 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
-
-from .values import to_registers
+from mbcore.values import to_registers
 
 #: Addresses of every table of the demo unit: 0..SIZE - 1.
 SIZE = 200

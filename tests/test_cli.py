@@ -16,7 +16,7 @@ from live.line import Line
 
 import mbcore
 from mbcore import cli
-from mbcore.server.values import ORDERS, TYPES
+from mbcore.values import ORDERS, TYPES
 
 PATIENCE = 20
 # The tree or the installed package, whichever this process tests.

@@ -19,7 +19,7 @@ from mbcore import (
 from mbcore.errors import ConfigurationError, FramingError, LineError, RequestError
 from mbcore.server import client as module
 from mbcore.server.client import Client, client_tls, connect_serial, connect_tcp, connect_udp
-from mbcore.server.values import ORDERS, TYPES, from_registers, register_count, to_registers
+from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 from mbcore.session import Session
 
 FRAMERS = [ModbusSocketFramer, ModbusRtuFramer, ModbusAsciiFramer, ModbusBinaryFramer, ModbusTlsFramer]

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from mbcore.server.demo import FREE, LIVE, SIZE, DemoValues, demo_context
-from mbcore.server.values import from_registers
+from mbcore.values import from_registers
 
 COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS = 1, 2, 3, 4
 

@@ -13,6 +13,11 @@ def slave():
     return image(hr=block([5, 6] + [0] * 200), co=block([0] * 10))
 
 
+def test_crc_of_the_serial_line_guides_example():
+    # SL 6.2.2: message 02 07 -> 1241 in the register, sent 41 12
+    assert wrap_rtu(b"\x07", unit=2) == pdu("02 07 41 12")
+
+
 def test_rtu_crc_is_sent_low_byte_first(slave):
     frame = pdu("01 03 0000 0002 C40B")  # 0BC4
     assert wrap_rtu(READ) == frame

@@ -3,7 +3,6 @@
 import pytest
 from adu import (
     ECHO,
-    FRAME_GAP,
     LINES,
     addressed_line,
     block,
@@ -18,7 +17,6 @@ from adu import (
     words,
     wrap_ascii,
     wrap_binary,
-    wrap_rtu,
     wrap_socket,
 )
 

@@ -114,7 +114,7 @@ def test_any_split_of_any_stream_is_answered_as_the_whole(line, stream, cuts):
 @many
 @given(stream=st.binary(max_size=600))
 def test_noise_is_not_answered(line, stream):
-    it = master(line, units(u1=unit()))
+    it = master(line, units(u1=unit()), ignore_missing_slaves=True)  # a valid frame for an absent unit may be in it by chance
     stream = stream.translate(NOT_OURS)
     assert it.send(stream, piece=50) == b""
     assert it.ask(GOOD) == pdu("03 02 0000")

@@ -6,9 +6,8 @@ import threading
 import pytest
 from adu import image, master, pdu, refused, units, words
 
-from mbcore import ModbusSequentialDataBlock, ModbusSlaveContext, ModbusSparseDataBlock
-from mbcore.datastore import BaseModbusDataBlock
-from mbcore.errors import ConfigurationError, ModbusError, ParameterException, RequestError
+from mbcore import ModbusSequentialDataBlock, ModbusSparseDataBlock
+from mbcore.errors import ConfigurationError, ParameterException
 
 BAD_VALUES = [-1, 65536, 70000, 1 << 40, -(1 << 70), 1 << 70, None, "x", 1.5, [1], b"1"]
 
@@ -327,3 +326,46 @@ def test_blocks_shared_by_units_are_one():
     it = master("socket", units(u1=image(hr=block), u2=image(hr=block)))
     it.ask(pdu("06 0002 0007"), unit=1)
     assert it.ask(pdu("03 0002 0001"), unit=2) == pdu("03 02 0007")
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_the_image_may_be_rebuilt_while_masters_use_it():
+    context = units(u1=image(files={1: [1]}, fifos={1: [1]}), u2=image())
+    stop = threading.Event()
+    requests = [pdu("03 0000 007D"), pdu("10 0000 0002 04 0001 0002"), pdu("01 0000 07D0"), pdu("14 07 06 0001 0000 0001"), pdu("18 0001"),
+                pdu("15 09 06 0001 0000 0001 0001"), pdu("17 0000 0002 0000 0001 02 0001"), pdu("16 0000 0000 0000")]
+    answers = []
+
+    def ask():
+        it = master("socket", context)
+        while not stop.is_set():
+            for unit in (1, 2):
+                for request in requests:
+                    answer = it.ask(request, unit)
+                    if answer[0] & 0x80:
+                        assert answer[1] in (2, 3, 0x0B)
+                    answers.append(answer[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(300):
+            slave = context[1]
+            slave.store["h"] = ModbusSequentialDataBlock(0, [n] * (n % 200 + 1))
+            slave.store["h"].values = [n] * (200 - n % 200)
+            slave.store["c"] = ModbusSparseDataBlock({n: n, n + 1: [1] * 50})
+            slave.store["h"].address = n % 3
+            slave.files = {1: [n] * (n % 5 + 1), n + 2: [n]}
+            slave.fifos[1] = [n] * (n % 40)
+            del slave.files[n + 2]
+            context[1] = image(files={1: [1]}, fifos={1: [1]})
+            if 2 in context:
+                del context[2]
+            else:
+                context[2] = image(hr=ModbusSparseDataBlock([n] * 125))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert len(answers) > len(requests)

@@ -1,7 +1,9 @@
 """Blocks of a user's own: when their methods are called, with what, and what becomes of what they return and raise."""
 
+import gc
+
 import pytest
-from adu import image, master, pdu, refused, words
+from adu import image, master, pdu, refused, units, words
 
 from mbcore import ModbusSequentialDataBlock, ModbusSlaveContext, ModbusSparseDataBlock
 from mbcore.datastore import BaseModbusDataBlock
@@ -202,3 +204,67 @@ def test_requests_around_one_that_needs_python_are_answered_in_order():
     out = it.send(b"".join(it.line.wrap(request, 1, n) for n, request in enumerate(requests)))
     assert [(adu.transaction, adu.pdu) for adu in it.line.unwrap(out)] == list(enumerate(
         [pdu("04 02 0001"), pdu("03 02 0007"), pdu("06 0000 0005"), pdu("04 02 0002"), pdu("03 04 0007 0007")]))
+
+
+@pytest.mark.parametrize("method", ["validate", "getValues", "setValues"])
+@pytest.mark.parametrize("request_", ["03 0000 0064", "06 0000 0001", "10 0000 0002 04 0001 0002", "16 0000 0000 0000", "17 0000 0064 0000 0001 02 0001"])
+def test_user_code_may_take_away_what_it_is_asked_about(method, request_):
+    def take_away(self, *args):
+        self.values = [9]
+        context[1].store["h"] = ModbusSequentialDataBlock(0, [9])
+        context[2] = image()
+        if 1 in context:
+            del context[1]
+        gc.collect()
+        return getattr(ModbusSequentialDataBlock, method)(self, *args)
+
+    context = units(u1=image(hr=type("Leaving", (ModbusSequentialDataBlock,), {method: take_away})(0, [0] * 100)), u2=image())
+    it = master("socket", context, report=lambda *report: None)
+    answer = it.ask(pdu(request_))
+    assert answer[0] & 0x7F == pdu(request_)[0]
+    assert it.ask(pdu("03 0000 0001"), unit=2) == pdu("03 02 0000")
+
+
+def test_user_code_that_raises_in_bool_or_int_is_a_device_failure():
+    class Bad:
+        def __bool__(self):
+            raise ValueError("no truth value")
+
+        def __index__(self):
+            raise ValueError("no number")
+
+    for table, code in (("hr", 3), ("co", 1)):
+        for method, returned in (("getValues", [Bad()]), ("validate", Bad()), ("getValues", Bad())):
+            block = type("Odd", (ModbusSequentialDataBlock,), {method: lambda *_, returned=returned: returned})(0, [1])
+            assert master("socket", image(**{table: block})).ask(bytes([code]) + words(0, 1)) == refused(code, 4)
+
+
+def test_exit_and_interrupt_of_user_code_are_not_swallowed_silently():
+    reports = []
+
+    def leave(self, *args):
+        raise SystemExit("the application ends")
+
+    block = type("Leaving", (ModbusSequentialDataBlock,), {"getValues": leave})(0, [1])
+    it = master("socket", image(hr=block), report=lambda *report: reports.append(report))
+    try:
+        answer = it.ask(pdu("03 0000 0001"))
+    except SystemExit:
+        return
+    assert answer == refused(3, 4)
+    assert reports
+
+
+@pytest.mark.parametrize("code", [0, -1, 256, 1000])
+def test_an_exception_code_that_is_none_is_the_users_error(code):
+    with pytest.raises(ConfigurationError):
+        RequestError(code)
+
+
+def test_a_report_that_raises_does_not_reach_the_peer():
+    def report(message, error):
+        raise OSError("the disk is full")
+
+    block = type("Failing", (ModbusSequentialDataBlock,), {"getValues": lambda *_: 1 // 0})(0, [1])
+    it = master("socket", image(hr=block), report=report)
+    assert it.ask(pdu("03 0000 0001")) == refused(3, 4)

@@ -44,8 +44,8 @@ cdef image_t* numbered(const numbered_t* entries, uint32_t count, uint16_t numbe
 cdef class ModbusSlaveContext:
     """One unit: four tables, and where it has them, files and FIFO queues.
 
-    :param di: discrete inputs, a data block; likewise ``co`` coils, ``ir`` input registers, ``hr`` holding registers. One that is missing is a
-        block of zeros for all 65536 addresses.
+    :param di: discrete inputs, a data block; likewise ``co`` coils, ``ir`` input registers, ``hr`` holding registers. One that is missing
+        is a block of zeros for all 65536 addresses.
     :param zero_mode: False, as in pymodbus: the block address is the wire's address + 1. True: it is the wire's address.
     :param files: {file number 1..65535: list of 16-bit records from record 0} for functions 20 and 21
     :param fifos: {pointer address 0..65535: list of values} for function 24
@@ -141,7 +141,7 @@ cdef class ModbusSlaveContext:
         """
         key = self.own_functions.get(fx) or KEY_OF_FUNCTION.get(fx)
         if key is None:
-            raise ParameterException(f"function code {fx!r} acts on no table; use 1 coils, 2 discrete inputs, 3 holding or 4 input registers")
+            raise ParameterException(f"function code {fx!r} acts on no table; 1 is coils, 2 discrete inputs, 3 holding, 4 input registers")
         return key
 
     def register(self, fc, fx, datablock=None):
@@ -158,7 +158,7 @@ cdef class ModbusSlaveContext:
         return self.blocks[self.decode(fx)].getValues(address + self.unit.offset, count)
 
     def setValues(self, fx, address, values):
-        """Write ``values`` from the zero-based wire ``address`` of the table of function code ``fx`` on; from any thread, all or nothing."""
+        """Write ``values`` from the zero-based wire ``address`` on, in the table of function code ``fx``; from any thread, at once."""
         self.blocks[self.decode(fx)].setValues(address + self.unit.offset, values)
 
     def reset(self):
@@ -179,7 +179,9 @@ cdef class ModbusSlaveContext:
         cdef image_t* image = NULL
         for name in ("validate", "getValues", "setValues", "reset"):
             if not callable(getattr(block, name, None)):
-                raise ConfigurationError(f"{block!r} is no data block for {key!r}: it has no method {name}(); use ModbusSequentialDataBlock(address, values)")
+                raise ConfigurationError(
+                    f"{block!r} is no data block for {key!r}: it has no method {name}(); use ModbusSequentialDataBlock(address, values)"
+                )
         if isinstance(block, BaseModbusDataBlock) and not (<BaseModbusDataBlock> block).overrides():
             image = &(<BaseModbusDataBlock> block).image
         held = self.blocks.get(key)
@@ -208,10 +210,11 @@ cdef object checked_number(object number, int low, str what):
 
 
 cdef dict blocks_from(object values_by_number, int low, str what):
-    return {
-        checked_number(number, low, what): values if isinstance(values, ModbusSequentialDataBlock) else ModbusSequentialDataBlock(0, list(values))
-        for number, values in dict(values_by_number).items()
-    }
+    blocks = {}
+    for number, values in dict(values_by_number).items():
+        held = values if isinstance(values, ModbusSequentialDataBlock) else ModbusSequentialDataBlock(0, list(values))
+        blocks[checked_number(number, low, what)] = held
+    return blocks
 
 
 def file_blocks_from(files):
@@ -245,8 +248,8 @@ cdef int publish(numbered_t** entries, uint32_t* count, dict blocks) except -1:
 cdef class ModbusServerContext:
     """The units of a server.
 
-    :param slaves: with ``single=True`` one context, which answers every unit id; with ``single=False`` a dict {unit id: context}. A context is a
-        :class:`ModbusSlaveContext` or any object with its ``validate``, ``getValues`` and ``setValues``.
+    :param slaves: with ``single=True`` one context, which answers every unit id; with ``single=False`` a dict {unit id: context}. A
+        context is a :class:`ModbusSlaveContext` or any object with its ``validate``, ``getValues`` and ``setValues``.
     :param single: whether one context answers every unit id
     :raises ConfigurationError: ``slaves`` does not fit ``single``, or something in it is no slave context
     :raises NoSuchSlaveException: a unit id is not one of 0..247 or 255
@@ -291,7 +294,9 @@ cdef class ModbusServerContext:
         """Put ``context`` in the place of ``unit_id`` (with ``single``: of every unit id)."""
         for name in ("validate", "getValues", "setValues"):
             if not callable(getattr(context, name, None)):
-                raise ConfigurationError(f"{context!r} is no slave context: it has no method {name}(); use ModbusSlaveContext(di=..., co=..., ir=..., hr=...)")
+                raise ConfigurationError(
+                    f"{context!r} is no slave context: it has no method {name}(); use ModbusSlaveContext(di=..., co=..., ir=..., hr=...)"
+                )
         unit_id = 0 if self.single else checked_unit_id(unit_id)
         held = self.contexts.get(unit_id)
         self.contexts[unit_id] = context
@@ -319,9 +324,9 @@ cdef class ModbusServerContext:
     def add_observer(self, observer):
         """Have ``observer(unit_id, table, address, values)`` called after every successful write by a master.
 
-        ``unit_id`` is the wire's, of a broadcast that of each unit in turn; ``table`` is "coils", "holding_registers" or "file_records"; ``address``
-        is the wire's (of a file record: (file, record)); ``values`` is a list of truth values or ints. An observer can't veto; what it raises
-        is reported and changes nothing.
+        ``unit_id`` is the wire's, of a broadcast that of each unit in turn; ``table`` is "coils", "holding_registers" or "file_records";
+        ``address`` is the wire's (of a file record: (file, record)); ``values`` is a list of truth values or ints. An observer can't
+        veto; what it raises is reported and changes nothing.
         """
         if not callable(observer):
             raise ConfigurationError(f"the observer {observer!r} cannot be called; give a function (unit_id, table, address, values)")

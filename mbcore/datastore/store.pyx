@@ -189,9 +189,10 @@ cdef bint write_words(image_t* image, object address, list values, bint by_index
 cdef class BaseModbusDataBlock:
     """What every block can do; a subclass of a user's own may answer from anywhere.
 
-    Overriding ``validate``, ``getValues`` or ``setValues`` in a subclass is how Python code answers a master: the server asks once, when the
-    block is attached to a context, which of the three are overridden, and calls those. ``address`` is the block's own, i.e. one more than the
-    wire's unless the context has ``zero_mode=True``. To refuse, raise :class:`mbcore.errors.RequestError`; any other exception answers 04.
+    Overriding ``validate``, ``getValues`` or ``setValues`` in a subclass is how Python code answers a master: the server asks once, when
+    the block is attached to a context, which of the three are overridden, and calls those. ``address`` is the block's own, i.e. one more
+    than the wire's unless the context has ``zero_mode=True``. To refuse, raise :class:`mbcore.errors.RequestError`; any other exception
+    answers 04.
     """
 
     def __dealloc__(self):
@@ -411,7 +412,7 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
 
     @property
     def values(self):
-        """The values, as a live dict {address: value}: what is assigned into it the bus sees. Assign a dict or a list to replace them all."""
+        """The values, a live dict {address: value}: what is assigned into it the bus sees. Assign a dict or a list to replace them all."""
         return MappingView(self)
 
     @values.setter

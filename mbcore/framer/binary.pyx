@@ -1,7 +1,7 @@
 """Binary, a framing of pymodbus' own: `{`, unit id, function code, data with every brace doubled, CRC, `}`.
 
-The CRC is the one that pymodbus 2.5.3's client sends: over unit id, function code and doubled data, low byte first, itself not doubled. A brace
-in the CRC or as unit id stands alone, so the end is where a `}` and the CRC before it agree.
+The CRC is the one that pymodbus 2.5.3's client sends: over unit id, function code and doubled data, low byte first, itself not doubled. A
+brace in the CRC or as unit id stands alone, so the end is where a `}` and the CRC before it agree.
 """
 
 from libc.stdint cimport uint8_t, uint16_t

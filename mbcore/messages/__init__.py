@@ -1,5 +1,8 @@
 """Requests and responses as Python objects: what a trace hook sees. The hot path never makes one; what a PDU means is the codec's."""
 
+from collections.abc import Callable
+from typing import Any
+
 from mbcore.codec import decode_request, decode_response, encode_request, encode_response
 from mbcore.errors import FramingError, ModbusError, RequestError
 
@@ -11,12 +14,17 @@ class ModbusPDU:
     """A request or a response on its way through a trace hook.
 
     ``function_code``, ``unit_id`` (also ``dev_id``, ``device_id``, ``slave_id``), ``transaction_id``, and the fields of its function as
-    :func:`mbcore.codec.decode_request` and :func:`~mbcore.codec.decode_response` name them: ``address``, ``quantity`` (also ``count``), ``registers``,
-    ``bits``, ``exception_code``... What a hook assigns goes onto the wire, within what the function can carry. A PDU that is no valid message has
-    ``data`` instead, its bytes after the function code.
+    :func:`mbcore.codec.decode_request` and :func:`~mbcore.codec.decode_response` name them: ``address``, ``quantity`` (also ``count``),
+    ``registers``, ``bits``, ``exception_code``... What a hook assigns goes onto the wire, within what the function can carry. A PDU that
+    is no valid message has ``data`` instead, its bytes after the function code.
     """
 
-    def __init__(self, pdu, sending, unit_id, transaction_id):
+    unit_id: int
+    transaction_id: int
+    _fields: dict[str, Any]
+    _raw: bool
+
+    def __init__(self, pdu: bytes, sending: bool, unit_id: int, transaction_id: int) -> None:
         self.sending = sending
         self.unit_id = unit_id
         self.transaction_id = transaction_id
@@ -28,7 +36,7 @@ class ModbusPDU:
         else:
             self._raw = False
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         name = _ALIASES.get(name, name)
         if name == "unit_id":
             return self.unit_id
@@ -37,7 +45,7 @@ class ModbusPDU:
         except KeyError:
             raise AttributeError(f"function {self.function_code} has no field {name!r}; it has {', '.join(self._fields)}") from None
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         fields = self.__dict__.get("_fields", {})
         name = _ALIASES.get(name, name)
         if name in fields:
@@ -45,11 +53,11 @@ class ModbusPDU:
         else:
             super().__setattr__(name, value)
 
-    def isError(self):
+    def isError(self) -> bool:
         """Return whether this is an exception response."""
         return "exception_code" in self._fields
 
-    def encode(self):
+    def encode(self) -> bytes:
         """Return the PDU as bytes, function code included.
 
         :raises ConfigurationError: a field does not fit its function
@@ -62,13 +70,23 @@ class ModbusPDU:
 
     __bytes__ = encode
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
         return f"ModbusPDU({'response' if self.sending else 'request'}, unit_id={self.unit_id}, {fields})"
 
 
-def trace(hook, sending, pdu, unit_id, transaction_id, report):
-    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through (a ModbusPDU, or bytes); what it raises is reported, and ``pdu`` goes on as it was."""
+def trace(
+    hook: Callable[[bool, ModbusPDU], Any],
+    sending: bool,
+    pdu: bytes,
+    unit_id: int,
+    transaction_id: int,
+    report: Callable[[str, BaseException], object] | None,
+) -> bytes:
+    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through (a ModbusPDU, or bytes).
+
+    What it raises is reported, and ``pdu`` goes on as it was.
+    """
     try:
         message = ModbusPDU(pdu, sending, unit_id, transaction_id)
         before = message.encode()
