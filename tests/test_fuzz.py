@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mbcore import ModbusControlBlock, ModbusDeviceIdentification
 from mbcore.codec import decode_response, encode_request
 from mbcore.errors import FramingError
+from mbcore.framer import build_request, parse_response
 
 LIMITS = {"socket": (8, 260), "rtu": (4, 256), "ascii": (9, 513), "binary": (6, 513), "tls": (1, 253)}  # shortest request, longest reply
 GOOD = pdu("03 0000 0001")
@@ -153,6 +154,27 @@ def test_any_datagram_is_answered_once_or_not_at_all(request_, unit_id):
 def test_any_bytes_as_a_datagram_are_survived(data):
     for line in LINES.values():
         assert len(line.session(one_unit(unit())).datagram(data)) <= 513
+
+
+@pytest.mark.parametrize("line", ["socket", "rtu", "ascii", "binary", "tls"])
+@many
+@given(data=st.one_of(streams, st.binary(max_size=600)))
+def test_a_client_survives_any_bytes(line, data):
+    try:
+        parsed = parse_response(LINES[line].framer, data)
+    except FramingError:
+        return
+    if parsed is not None:
+        _, _, found, consumed = parsed
+        assert 1 <= len(found) <= 253
+        assert len(found) <= consumed <= len(data)
+
+
+@pytest.mark.parametrize("line", ["socket", "rtu", "ascii", "binary"])
+@many
+@given(request_=pdus, unit_id=st.integers(0, 255), transaction=word)
+def test_a_client_frames_any_request_as_specified(line, request_, unit_id, transaction):
+    assert build_request(LINES[line].framer, request_, unit_id, transaction) == LINES[line].wrap(request_, unit_id, transaction)
 
 
 # A model of the image
