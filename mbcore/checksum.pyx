@@ -65,7 +65,7 @@ def crc16(data):
     """
     cdef char* at
     cdef Py_ssize_t length
-    data = bytes(data)
+    data = bytes(memoryview(data))
     PyBytes_AsStringAndSize(data, &at, &length)
     return crc16_of(<const uint8_t*> at, length)
 
@@ -85,7 +85,7 @@ def computeLRC(data):
     """Return the LRC of ``data`` (any bytes-like object), 0..255: the two's complement of the sum of the bytes (SL 2.5.2.2)."""
     cdef char* at
     cdef Py_ssize_t length
-    data = bytes(data)
+    data = bytes(memoryview(data))
     PyBytes_AsStringAndSize(data, &at, &length)
     return lrc_of(<const uint8_t*> at, length)
 

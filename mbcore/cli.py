@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mbcore.errors import ConfigurationError, ModbusError
+from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 from mbcore.version import __version__
 
 if TYPE_CHECKING:
     from mbcore.server import RunningServer
     from mbcore.server.client import Client
 
-# Twisted and the compiled rooms are imported in the commands that use them: a slip of the pen is answered at once.
+# Twisted is imported in the commands that use it: a slip of the pen is answered at once.
 
 NETWORK = ("tcp", "udp", "tls")
 SERIAL = ("rtu", "ascii", "binary")
@@ -35,8 +36,6 @@ REFERENCE = {"co": "0", "di": "1", "hr": "4", "ir": "3"}
 PARITIES = {"even": "E", "odd": "O", "none": "N", "E": "E", "O": "O", "N": "N"}
 PARITY_WORDS = {"E": "even", "O": "odd", "N": "none"}
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-TYPES = ("uint16", "int16", "uint32", "int32", "float32")
-ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 STATES = {"0": 0, "1": 1, "off": 0, "on": 1, "false": 0, "true": 1}
 
 
@@ -170,8 +169,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _read(args: argparse.Namespace) -> None:
-    from mbcore.values import from_registers, register_count
-
     kind = _kind(args)
     step = register_count(kind) if kind else 1
     with _connect(args) as client:
@@ -194,8 +191,6 @@ def _write(args: argparse.Namespace) -> None:
 
 def _values(args: argparse.Namespace) -> list[int]:
     """What the user wants to write, as bits or registers."""
-    from mbcore.values import to_registers
-
     kind = _kind(args)
     if kind:
         return [register for text in args.values for register in to_registers(_number(text), kind, args.order)]

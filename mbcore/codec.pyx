@@ -381,6 +381,8 @@ cdef int read_response(const uint8_t* pdu, int length, response_t* response) noe
     elif function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER:
         response.address = get_u16(&reader)
         response.value = get_u16(&reader)
+        if function_code == WRITE_SINGLE_COIL and response.value != 0x0000 and response.value != 0xFF00:
+            return -1
     elif function_code == WRITE_MULTIPLE_COILS or function_code == WRITE_MULTIPLE_REGISTERS:
         response.address = get_u16(&reader)
         response.quantity = get_u16(&reader)
@@ -428,31 +430,60 @@ cdef int read_response(const uint8_t* pdu, int length, response_t* response) noe
 
 # ---- the Python face: dicts of fields -------------------------------------------------------------------------------------------------
 
-cdef object field(dict fields, str name, int function_code, int low, int high):
-    try:
-        value = fields.pop(name)
-    except KeyError:
-        raise ConfigurationError(f"function {function_code} needs the field {name!r}") from None
-    if not low <= int(value) <= high:
-        raise ConfigurationError(f"{name} {value!r} of function {function_code} is not in {low}..{high}")
-    return int(value)
+cdef int whole(object value, str what, int function_code, int low, int high) except -1:
+    if not hasattr(value, "__index__") or not low <= value.__index__() <= high:
+        raise ConfigurationError(f"{what} {value!r} of function {function_code} is not a whole number {low}..{high}")
+    return value.__index__()
 
 
-cdef bytes register_bytes(object values, str name):
+cdef int field(dict fields, str name, int function_code, int low, int high) except -1:
+    if name not in fields:
+        raise ConfigurationError(f"function {function_code} needs the field {name!r}")
+    return whole(fields.pop(name), name, function_code, low, high)
+
+
+cdef list sequence(dict fields, str name, int function_code):
+    value = fields.pop(name, ())
+    if not hasattr(value, "__iter__") or isinstance(value, str):
+        raise ConfigurationError(f"{name} {value!r} of function {function_code} is not a list")
+    return list(value)
+
+
+cdef bytes plain_bytes(dict fields, str name, int function_code, bytes default):
+    value = fields.pop(name, default)
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise ConfigurationError(f"{name} {value!r} of function {function_code} is not bytes")
+    return bytes(value)
+
+
+cdef bytes register_bytes(list values, str name, int function_code):
     result = bytearray()
     for value in values:
-        if not 0 <= int(value) <= 0xFFFF:
-            raise ConfigurationError(f"{name}: the value {value!r} is not in 0..65535")
-        result += int(value).to_bytes(2, "big")
+        result += whole(value, f"a value of {name},", function_code, 0, 0xFFFF).to_bytes(2, "big")
     return bytes(result)
 
 
-cdef bytes bit_bytes(object values):
+cdef bytes bit_bytes(list values):
     cdef int i
     result = bytearray((len(values) + 7) // 8)
     for i, value in enumerate(values):
         if value:
             result[i // 8] |= 1 << i % 8
+    return bytes(result)
+
+
+cdef bytes group_bytes(list groups, int function_code):
+    result = bytearray()
+    for group in groups:
+        if not isinstance(group, (tuple, list)) or len(group) != 3:
+            raise ConfigurationError(f"the entry {group!r} of groups of function {function_code} is not a tuple of three")
+        file_number, record_number, length = group
+        records = []
+        if function_code == WRITE_FILE_RECORD:
+            records = sequence({"groups": length}, "groups", function_code)
+            length = len(records)
+        result += bytes([FILE_REFERENCE_TYPE]) + register_bytes([file_number, record_number, length], "groups", function_code)
+        result += register_bytes(records, "groups", function_code)
     return bytes(result)
 
 
@@ -462,16 +493,6 @@ cdef list registers_of(const uint8_t* data, int length):
 
 cdef list bits_of(const uint8_t* data, int quantity):
     return [bool(data[i >> 3] >> (i & 7) & 1) for i in range(quantity)]
-
-
-cdef bytes group_bytes(object groups, bint with_records):
-    result = bytearray()
-    for group in groups:
-        file_number, record_number, third = group
-        records = register_bytes(third, "groups") if with_records else b""
-        length = len(third) if with_records else third
-        result += bytes([FILE_REFERENCE_TYPE]) + register_bytes((file_number, record_number, length), "groups") + records
-    return bytes(result)
 
 
 cdef const uint8_t* bytes_at(bytes data, Py_ssize_t* length) except NULL:
@@ -497,7 +518,7 @@ def request_length(pdu):
     None where more bytes are needed to tell, -1 where only a checksum or the transport's length can tell.
     """
     cdef Py_ssize_t length
-    cdef bytes data = bytes(pdu)
+    cdef bytes data = bytes(memoryview(pdu))
     cdef const uint8_t* at = bytes_at(data, &length)
     return request_length_of(at, <int> length) or None
 
@@ -505,7 +526,7 @@ def request_length(pdu):
 def response_length(pdu):
     """Return the length in bytes that the response ``pdu`` says it has; see :func:`request_length`."""
     cdef Py_ssize_t length
-    cdef bytes data = bytes(pdu)
+    cdef bytes data = bytes(memoryview(pdu))
     cdef const uint8_t* at = bytes_at(data, &length)
     return response_length_of(at, <int> length) or None
 
@@ -526,7 +547,7 @@ def encode_request(int function_code, **fields):
     cdef bytes data = b""
     cdef Py_ssize_t length
     memset(&request, 0, sizeof(request))
-    request.function_code = field({"function_code": function_code}, "function_code", function_code, 1, 127)
+    request.function_code = whole(function_code, "function_code", function_code, 1, 127)
     if 1 <= function_code <= 6 or function_code in (15, 16, 22, 23, 24):
         request.address = field(fields, "address", function_code, 0, 0xFFFF)
     if 1 <= function_code <= 4 or function_code == 23:
@@ -537,23 +558,25 @@ def encode_request(int function_code, **fields):
         request.value = field(fields, "value", function_code, 0, 0xFFFF)
     elif function_code == DIAGNOSTICS:
         request.sub_function = field(fields, "sub_function", function_code, 0, 0xFFFF)
-        data = bytes(fields.pop("data", b"\0\0"))
+        data = plain_bytes(fields, "data", function_code, b"\0\0")
     elif function_code == WRITE_MULTIPLE_COILS:
-        bits = list(fields.pop("bits", ()))
-        request.quantity = field({"bits": len(bits)}, "bits", function_code, 1, MAX_WRITE_BITS)
-        data = bit_bytes(bits)
+        values = sequence(fields, "bits", function_code)
+        request.quantity = whole(len(values), "the number of bits,", function_code, 1, MAX_WRITE_BITS)
+        data = bit_bytes(values)
     elif function_code == WRITE_MULTIPLE_REGISTERS:
-        data = register_bytes(fields.pop("registers", ()), "registers")
-        request.quantity = field({"registers": len(data) // 2}, "registers", function_code, 1, MAX_WRITE_REGISTERS)
+        values = sequence(fields, "registers", function_code)
+        request.quantity = whole(len(values), "the number of registers,", function_code, 1, MAX_WRITE_REGISTERS)
+        data = register_bytes(values, "registers", function_code)
     elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
         request.write_address = field(fields, "write_address", function_code, 0, 0xFFFF)
-        data = register_bytes(fields.pop("registers", ()), "registers")
-        request.write_quantity = field({"registers": len(data) // 2}, "registers", function_code, 1, MAX_READ_WRITE_REGISTERS)
+        values = sequence(fields, "registers", function_code)
+        request.write_quantity = whole(len(values), "the number of registers,", function_code, 1, MAX_READ_WRITE_REGISTERS)
+        data = register_bytes(values, "registers", function_code)
     elif function_code == MASK_WRITE_REGISTER:
         request.and_mask = field(fields, "and_mask", function_code, 0, 0xFFFF)
         request.or_mask = field(fields, "or_mask", function_code, 0, 0xFFFF)
     elif function_code == READ_FILE_RECORD or function_code == WRITE_FILE_RECORD:
-        data = group_bytes(fields.pop("groups", ()), function_code == WRITE_FILE_RECORD)
+        data = group_bytes(sequence(fields, "groups", function_code), function_code)
     elif function_code == ENCAPSULATED_INTERFACE_TRANSPORT:
         request.sub_function = field(fields, "mei_type", function_code, 0, 255) if "mei_type" in fields else MEI_READ_DEVICE_IDENTIFICATION
         request.read_code = field(fields, "read_code", function_code, 0, 255)
@@ -574,7 +597,7 @@ def decode_request(pdu):
     """
     cdef request_t request
     cdef Py_ssize_t length
-    cdef bytes held = bytes(pdu)
+    cdef bytes held = bytes(memoryview(pdu))
     cdef const uint8_t* at = bytes_at(held, &length)
     cdef int function_code, refused = read_request(at, <int> length, &request)
     cdef dict fields
@@ -641,13 +664,13 @@ def encode_response(int function_code, **fields):
     cdef bytes data = b""
     cdef Py_ssize_t length
     memset(&response, 0, sizeof(response))
-    response.function_code = field({"function_code": function_code}, "function_code", function_code, 0, 127)
+    response.function_code = whole(function_code, "function_code", function_code, 0, 127)
     if "exception_code" in fields:
         response.exception_code = field(fields, "exception_code", function_code, 1, 255)
     elif function_code in (1, 2):
-        data = bit_bytes(fields.pop("bits", ()))
+        data = bit_bytes(sequence(fields, "bits", function_code))
     elif function_code in (3, 4, 23, 24):
-        data = register_bytes(fields.pop("registers", ()), "registers")
+        data = register_bytes(sequence(fields, "registers", function_code), "registers", function_code)
     elif function_code in (5, 6, 15, 16, 22):
         response.address = field(fields, "address", function_code, 0, 0xFFFF)
         if function_code == WRITE_SINGLE_COIL:
@@ -663,20 +686,21 @@ def encode_response(int function_code, **fields):
         response.status = field(fields, "status", function_code, 0, 255)
     elif function_code == DIAGNOSTICS:
         response.sub_function = field(fields, "sub_function", function_code, 0, 0xFFFF)
-        data = bytes(fields.pop("data", b"\0\0"))
+        data = plain_bytes(fields, "data", function_code, b"\0\0")
     elif function_code == GET_COMM_EVENT_COUNTER or function_code == GET_COMM_EVENT_LOG:
         response.status = field(fields, "status", function_code, 0, 0xFFFF)
         response.event_count = field(fields, "event_count", function_code, 0, 0xFFFF)
         if function_code == GET_COMM_EVENT_LOG:
             response.message_count = field(fields, "message_count", function_code, 0, 0xFFFF)
-            data = bytes(fields.pop("events", b""))
+            data = plain_bytes(fields, "events", function_code, b"")
     elif function_code == REPORT_SERVER_ID:
-        data = bytes(fields.pop("server_id", b""))
+        data = plain_bytes(fields, "server_id", function_code, b"")
     elif function_code == READ_FILE_RECORD:
-        for records in fields.pop("groups", ()):
-            data += bytes([2 * len(records) + 1, FILE_REFERENCE_TYPE]) + register_bytes(records, "groups")
+        for group in sequence(fields, "groups", function_code):
+            records = register_bytes(sequence({"groups": group}, "groups", function_code), "groups", function_code)
+            data += bytes([whole(len(records) + 1, "the length of a group,", function_code, 1, 0xFF), FILE_REFERENCE_TYPE]) + records
     elif function_code == WRITE_FILE_RECORD:
-        data = group_bytes(fields.pop("groups", ()), True)
+        data = group_bytes(sequence(fields, "groups", function_code), function_code)
     elif function_code == ENCAPSULATED_INTERFACE_TRANSPORT:
         response.sub_function = MEI_READ_DEVICE_IDENTIFICATION
         fields.pop("mei_type", None)
@@ -684,10 +708,14 @@ def encode_response(int function_code, **fields):
         response.conformity = field(fields, "conformity", function_code, 0, 255)
         response.more_follows = 0xFF if fields.pop("more_follows", False) else 0
         response.next_object = field(fields, "next_object", function_code, 0, 255) if "next_object" in fields else 0
-        objects = dict(fields.pop("objects", {}))
-        response.object_count = field({"objects": len(objects)}, "objects", function_code, 0, 255)
-        for object_id, text in objects.items():
-            data += bytes([object_id, len(text)]) + bytes(text)
+        objects = fields.pop("objects", {})
+        if not isinstance(objects, dict):
+            raise ConfigurationError(f"objects {objects!r} of function {function_code} is not a dict {{object id: bytes}}")
+        response.object_count = whole(len(objects), "the number of objects,", function_code, 0, 0xFF)
+        for object_id in objects:
+            text = plain_bytes({"objects": objects[object_id]}, "objects", function_code, b"")
+            data += bytes([whole(object_id, "an object id,", function_code, 0, 0xFF)])
+            data += bytes([whole(len(text), "the length of a text,", function_code, 0, 0xFF)]) + text
     else:
         raise ConfigurationError(f"function {function_code} is not one of Modbus' public functions")
     no_more(fields, function_code)
@@ -707,7 +735,7 @@ def decode_response(pdu):
     cdef response_t response
     cdef request_t request
     cdef Py_ssize_t length
-    cdef bytes held = bytes(pdu)
+    cdef bytes held = bytes(memoryview(pdu))
     cdef const uint8_t* at = bytes_at(held, &length)
     cdef reader_t reader
     cdef int function_code

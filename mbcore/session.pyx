@@ -90,7 +90,7 @@ cdef class Session:
 
         :param now: seconds of a monotonic clock
         """
-        cdef bytes held = data if type(data) is bytes else bytes(data)
+        cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef const uint8_t* end = at + len(held)
         cdef size_t part
@@ -124,7 +124,7 @@ cdef class Session:
     def datagram(self, data):
         """Take one datagram, which holds one ADU, and return its reply. One of another length is discarded, and nothing else is (TG)."""
         cdef frame_t frame
-        cdef bytes held = data if type(data) is bytes else bytes(data)
+        cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef Py_ssize_t length = len(held)
         memset(&frame, 0, sizeof(frame))

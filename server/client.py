@@ -8,7 +8,6 @@ Tables are ``co`` (coils), ``di`` (discrete inputs), ``hr`` (holding registers) 
 """
 
 import contextlib
-import errno
 import os
 import socket
 import ssl
@@ -16,12 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import serial
-
 from mbcore.codec import decode_response, encode_request
 from mbcore.constants import ExceptionCode, FunctionCode, Limit
 from mbcore.errors import ConfigurationError, FramingError, LineError, RequestError
 from mbcore.framer import ModbusRtuFramer, ModbusSocketFramer, build_request, parse_response
+
+from .port import open_port
 
 READ = {
     "co": FunctionCode.READ_COILS,
@@ -30,12 +29,7 @@ READ = {
     "ir": FunctionCode.READ_INPUT_REGISTERS,
 }
 _CHUNK = 65536
-_SERIAL_REASONS = {
-    errno.ENOENT: "there is no such serial port; /dev/serial/by-id has those of USB adapters",
-    errno.EACCES: "this user may not open it; run `sudo usermod -aG dialout $USER` and log in again",
-    errno.EAGAIN: "another program has it open; `sudo fuser -v` and its name says which",
-    errno.EBUSY: "another program has it open; `sudo fuser -v` and its name says which",
-}
+_SLICE = 0.05  # seconds to wait on a serial line at a time
 
 
 class Link(Protocol):
@@ -48,7 +42,7 @@ class Link(Protocol):
         """Send all of ``data``."""
 
     def receive(self, timeout: float) -> bytes:
-        """The bytes that arrive first within ``timeout`` seconds; b"" when none do."""
+        """The bytes that arrive first within ``timeout`` seconds, or in less; b"" when none do."""
 
     def close(self) -> None:
         """Close the connection or the line."""
@@ -178,8 +172,7 @@ def connect_serial(
     stopbits: int = 1,
 ) -> Client:
     """A client on the serial line ``device``; :class:`LineError` when it can't be opened."""
-    with _naming(device):
-        line = serial.Serial(device, baudrate, bytesize, parity, stopbits, exclusive=True)
+    line = open_port(device, baudrate=baudrate, bytesize=bytesize, parity=parity, stopbits=stopbits, timeout=_SLICE)
     return Client(_SerialLink(line, device), framer, timeout)
 
 
@@ -247,7 +240,7 @@ class _DatagramLink(_StreamLink):
 class _SerialLink:
     broadcasts = True
 
-    def __init__(self, line: serial.Serial, device: str) -> None:
+    def __init__(self, line: Any, device: str) -> None:
         self._line = line
         self._device = device
 
@@ -259,8 +252,8 @@ class _SerialLink:
             self._line.flush()
 
     def receive(self, timeout: float) -> bytes:
+        # Another timeout than the one it was opened with would make pyserial set up the whole line again.
         with _naming(self._device):
-            self._line.timeout = timeout
             data: bytes = self._line.read(1)
             data += self._line.read(self._line.in_waiting)
             return data
@@ -285,9 +278,6 @@ def _reason(error: OSError) -> str:
         return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, socket.gaierror):
         return "there is no such host"
-    if isinstance(error, serial.SerialException):
-        # pyserial's own text repeats the device.
-        return _SERIAL_REASONS.get(error.errno, str(error))
     if isinstance(error, ConnectionRefusedError):
         return "connection refused; is the server running, and on this port?"
     return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -85,7 +85,7 @@ def start_console(
     factory.publicKeys = {key.sshType(): key.public()}
     factory.privateKeys = {key.sshType(): key}
 
-    sessions: Any = WrappingFactory(factory)  # type: ignore[no-untyped-call]
+    sessions: Any = WrappingFactory(factory)
     try:
         listener = reactor.listenTCP(port, sessions, interface=interface)
     except CannotListenError as error:

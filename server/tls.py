@@ -42,13 +42,13 @@ def _from_files(certfile: Any, keyfile: Any, cafile: Any) -> Any:
         raise ConfigurationError(_EXTRA) from error
 
     certificate, *chain = _certificates(certfile)
-    authorities = [Certificate(authority) for authority in _certificates(cafile)] if cafile else []  # type: ignore[no-untyped-call]
+    authorities = [Certificate(authority) for authority in _certificates(cafile)] if cafile else []
     options = CertificateOptions(
         privateKey=_private_key(keyfile or certfile),
         certificate=certificate,
         extraCertChain=chain,
         raiseMinimumTo=TLSVersion.TLSv1_2,
-        trustRoot=trustRootFromCertificates(authorities) if cafile else None,  # type: ignore[no-untyped-call]
+        trustRoot=trustRootFromCertificates(authorities) if cafile else None,
     )
     try:
         options.getContext()

@@ -1,4 +1,4 @@
-# ruff: noqa: N802, N803 - Twisted's names
+# ruff: noqa: N803 - Twisted's names
 """Stand-ins for what surrounds the Twisted room: a reactor, a transport with a buffer of its own, and a session that does as it is told."""
 
 import threading

@@ -1,8 +1,10 @@
 """The small client: requests and answers over every framing, and what it says when there is no answer."""
 
+import os
 import re
 import socket
 import ssl
+import termios
 
 import pytest
 
@@ -19,8 +21,8 @@ from mbcore import (
 from mbcore.errors import ConfigurationError, FramingError, LineError, RequestError
 from mbcore.server import client as module
 from mbcore.server.client import Client, client_tls, connect_serial, connect_tcp, connect_udp
-from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 from mbcore.session import Session
+from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 
 FRAMERS = [ModbusSocketFramer, ModbusRtuFramer, ModbusAsciiFramer, ModbusBinaryFramer, ModbusTlsFramer]
 
@@ -119,7 +121,7 @@ def test_exception_response_is_a_request_error_with_its_name(client):
 
 def test_exception_code_without_a_name_is_said_as_a_number(context):
     class Refusing(ModbusSequentialDataBlock):
-        def getValues(self, address, count=1):  # noqa: N802 - pymodbus' name
+        def getValues(self, address, count=1):
             raise RequestError(0x77)
 
     slave = ModbusSlaveContext(hr=Refusing(0, [0] * 10), zero_mode=True)
@@ -267,8 +269,48 @@ def test_server_that_speaks_no_tls_is_named(listener):
 
 
 def test_serial_port_that_is_none_is_named():
-    with pytest.raises(LineError, match=r"/dev/no-such-port: there is no such serial port"):
+    with pytest.raises(LineError, match=r"there is no serial port /dev/no-such-port"):
         connect_serial("/dev/no-such-port")
+
+
+def test_device_that_is_no_serial_port_is_named():
+    with pytest.raises(LineError, match="the serial port /dev/null does not open"):
+        connect_serial("/dev/null")
+
+
+def test_serial_port_is_for_one_program_at_a_time(pseudo_terminal):
+    with connect_serial(pseudo_terminal), pytest.raises(LineError, match=f"{pseudo_terminal} is in use by another program"):
+        connect_serial(pseudo_terminal)
+
+
+def test_speed_that_is_none_is_named(pseudo_terminal):
+    with pytest.raises(ConfigurationError, match=f"{pseudo_terminal} cannot be set up: .*-1"):
+        connect_serial(pseudo_terminal, baudrate=-1)
+
+
+def test_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(pseudo_terminal):
+    for _ in range(3):
+        connect_serial(pseudo_terminal, parity="E").close()
+        connect_serial(pseudo_terminal, parity="E", bytesize=7).close()
+
+
+def test_driver_that_refuses_the_settings_is_a_sentence(pseudo_terminal, monkeypatch):
+    monkeypatch.setattr("termios.tcsetattr", refuse)
+    monkeypatch.setattr("os.path.realpath", lambda path: "/dev/ttyS0")
+    with pytest.raises(ConfigurationError, match=r"its driver refuses 19200 8E1"):
+        connect_serial(pseudo_terminal)
+
+
+def refuse(*_):
+    raise termios.error(22, "Invalid argument")
+
+
+@pytest.fixture
+def pseudo_terminal():
+    ends = os.openpty()
+    yield os.ttyname(ends[1])
+    for end in ends:
+        os.close(end)
 
 
 @pytest.mark.parametrize(

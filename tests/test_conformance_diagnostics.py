@@ -32,7 +32,7 @@ def test_exception_status_is_what_the_application_set(connect, control, status):
 
 
 @pytest.mark.parametrize("code", [7, 11, 12])
-@pytest.mark.parametrize("rest", ["00", "0000"])
+@pytest.mark.parametrize("rest", ["01", "0000"])
 def test_function_without_data_refuses_data(connect, control, code, rest):
     line = connect(unit(), control)
     assert line.ask_malformed(bytes([code]) + pdu(rest)) == refused(code, 3)

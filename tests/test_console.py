@@ -286,7 +286,7 @@ def test_stop_frees_the_port_and_closes_the_shells(reactor):
     stopped = []
 
     class Transport:
-        def loseConnection(self):  # noqa: N802 - Twisted's name
+        def loseConnection(self):
             stopped.append("shell")
 
     console = start_console({}, reactor)

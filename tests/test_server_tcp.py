@@ -1,4 +1,4 @@
-# ruff: noqa: N802, N815 - Twisted's names
+# ruff: noqa: N815 - Twisted's names
 """One stream connection: each chunk goes to the session once, replies go out at once, and a client that does not read harms nobody."""
 
 import logging

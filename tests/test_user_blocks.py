@@ -208,7 +208,8 @@ def test_requests_around_one_that_needs_python_are_answered_in_order():
 
 
 @pytest.mark.parametrize("method", ["validate", "getValues", "setValues"])
-@pytest.mark.parametrize("request_", ["03 0000 0064", "06 0000 0001", "10 0000 0002 04 0001 0002", "16 0000 0000 0000", "17 0000 0064 0000 0001 02 0001"])
+@pytest.mark.parametrize("request_", ["03 0000 0064", "06 0000 0001", "10 0000 0002 04 0001 0002", "16 0000 0000 0000",
+                                      "17 0000 0064 0000 0001 02 0001"])
 def test_user_code_may_take_away_what_it_is_asked_about(method, request_):
     def take_away(self, *args):
         self.values = [9]

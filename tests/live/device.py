@@ -131,7 +131,7 @@ class Device:
 
 
 class BrokenBlock(ModbusSequentialDataBlock):
-    def getValues(self, address, count=1):  # noqa: N802 - pymodbus' name
+    def getValues(self, address, count=1):
         raise OSError("the sensor does not answer")
 
 
