@@ -45,7 +45,9 @@ cdef void clear_counters(control_t* control) noexcept nogil:
 
 
 cdef void restart_communications(control_t* control, bint clear_log) noexcept nogil:
-    # AP 6.8.1, sub-function 1. The restart itself is an event, and the only one left where the log is cleared (AP 6.10).
+    # AP 6.8.1, sub-function 1: the answer goes out first. The restart itself is an event, and the only one left where the log is cleared
+    # (AP 6.10).
+    add_event(control, SENT | (SENT_LISTEN_ONLY if control.listen_only else 0))
     memset(control.counters, 0, sizeof(control.counters))
     control.event_count = 0
     control.listen_only = False

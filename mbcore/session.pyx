@@ -308,14 +308,14 @@ cdef class Session:
         cdef exchange_t* exchange = &self.exchange
         cdef control_t* control = &self.control.control
         exchange.silent = exchange.silent or control.listen_only
-        if not exchange.refused and exchange.request.function_code == DIAGNOSTICS and (
-            exchange.request.sub_function == RESTART_COMMUNICATIONS_OPTION
-            or exchange.request.sub_function == CLEAR_COUNTERS_AND_DIAGNOSTIC_REGISTER
-        ):
-            # What has just been cleared stays so.
-            add_event(control, SENT)
-        else:
-            count_completed(control, exchange.response.function_code, <uint8_t> exchange.refused, not exchange.silent)
+        # What has just been cleared stays so; of a restart the log tells the rest too.
+        if not exchange.refused and exchange.request.function_code == DIAGNOSTICS:
+            if exchange.request.sub_function == RESTART_COMMUNICATIONS_OPTION:
+                return
+            if exchange.request.sub_function == CLEAR_COUNTERS_AND_DIAGNOSTIC_REGISTER:
+                add_event(control, SENT)
+                return
+        count_completed(control, exchange.response.function_code, <uint8_t> exchange.refused, not exchange.silent)
 
     cdef int conclude(self) noexcept nogil:
         """Put the reply behind the others; say OBSERVE where someone wants to know of the write."""

@@ -254,16 +254,17 @@ def test_network_with_every_framer(demo, run, transport, framer):
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("mode", ["", "-b 115200 -m 8N1"], ids=["default", "115200-8N1"])
 @pytest.mark.parametrize("framer", ["rtu", "ascii", "binary"])
-def test_serial_line(demo, run, framer):
+def test_serial_line(demo, run, framer, mode):
     line = Line()
     try:
-        serving = demo(framer, line.device_end, "-a", 7, "-b", 115200, "-m", "8N1")
-        run(f"write {framer} {line.client_end} -b 115200 -P none -a 7 -r 100 4711 4712")
-        assert values(run(f"read {framer} {line.client_end} -b 115200 -m 8N1 -a 7 -r 100 -c 2")) == ["4711", "4712"]
-        run(f"write {framer} {line.client_end} -b 115200 -m 8N1 -a 0 -r 100 1")
-        assert values(run(f"read {framer} {line.client_end} -b 115200 -m 8N1 -a 7 -r 100")) == ["1"]
-        assert cli.main(f"read {framer} {line.client_end} -b 115200 -m 8N1 -a 8 -o 0.1".split()) == 1
+        serving = demo(framer, line.device_end, "-a", 7, *mode.split())
+        run(f"write {framer} {line.client_end} {mode} -a 7 -r 100 4711 4712")
+        assert values(run(f"read {framer} {line.client_end} {mode} -a 7 -r 100 -c 2")) == ["4711", "4712"]
+        assert run(f"write {framer} {line.client_end} {mode} -a 0 -r 100 1") == "wrote holding registers of all units, address 100\n"
+        assert values(run(f"read {framer} {line.client_end} {mode} -a 7 -r 100")) == ["1"]
+        assert cli.main(f"read {framer} {line.client_end} {mode} -a 8 -o 0.1".split()) == 1
         assert serving.stop()[0] == 0
     finally:
         line.close()

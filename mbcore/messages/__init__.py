@@ -58,17 +58,18 @@ class ModbusPDU:
         return "exception_code" in self._fields
 
     def encode(self) -> bytes:
-        """Return the PDU as bytes, function code included.
+        """Return the PDU's data as bytes, without the function code, as pymodbus' messages do; ``bytes(message)`` is the whole PDU.
 
         :raises ConfigurationError: a field does not fit its function
         """
+        return bytes(self)[1:]
+
+    def __bytes__(self) -> bytes:
         fields = dict(self._fields)
         function_code = fields.pop("function_code")
         if self._raw:
             return bytes([function_code]) + bytes(fields["data"])
         return (encode_response if self.sending else encode_request)(function_code, **fields)
-
-    __bytes__ = encode
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
@@ -89,7 +90,7 @@ def trace(
     """
     try:
         message = ModbusPDU(pdu, sending, unit_id, transaction_id)
-        before = message.encode()
+        before = bytes(message)
         returned = hook(sending, message)
         after = bytes(message if returned is None else returned)
         # Bits beyond the quantity and the like are not fields: an untouched message stays as it came.
