@@ -1,7 +1,7 @@
 """The command line: ``mbcore serve`` runs the demo unit, ``mbcore read`` and ``mbcore write`` talk to a server.
 
-Reads arguments and prints; serving is mbcore.server's, asking is mbcore.server.client's. Options have mbpoll's letters and pyserial's long
-names.
+``mbcore migrate`` moves old scripts. Reads arguments and prints; serving is mbcore.server's, asking is mbcore.server.client's, moving is
+mbcore.migrate's. Options have mbpoll's letters and pyserial's long names.
 Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
 """
 
@@ -27,6 +27,7 @@ NETWORK = ("tcp", "udp", "tls")
 SERIAL = ("rtu", "ascii", "binary")
 #: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
 DEMO = ("tcp", "127.0.0.1", "-p", "5020")
+MIGRATE = "move scripts that import pymodbus 1.x/2.x's Twisted server to mbcore.pymodbus"
 
 TABLES = {"co": "co", "di": "di", "hr": "hr", "ir": "ir", "0": "co", "1": "di", "4": "hr", "3": "ir"}
 WRITABLE = {word: table for word, table in TABLES.items() if table in ("co", "hr")}
@@ -241,13 +242,26 @@ def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("baudrate", "bytesize", "parity", "stopbits")}
 
 
+# ---- migrate ----
+
+
+def _migrate(args: argparse.Namespace) -> None:
+    try:
+        from mbcore import migrate
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == "mbcore":
+            raise
+        raise ConfigurationError("migrate needs libcst, which is not installed; run: pip install 'mbcore[migrate]'") from error
+    migrate.run(args.files, write=args.write, check=args.check)
+
+
 # ---- arguments ----
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mbcore", description="A Modbus server, and a small client for a first test. Addresses count from 0.")
     parser.add_argument("--version", action="version", version=f"mbcore {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="serve|read|write")
+    commands = parser.add_subparsers(required=True, metavar="serve|read|write|migrate")
     for name, run, about in (
         ("serve", _serve, f"serve the demo unit; without a transport: serve {' '.join(DEMO)}"),
         ("read", _read, "read values from a server"),
@@ -266,7 +280,15 @@ def _parser() -> argparse.ArgumentParser:
                 _add_serving(leaf)
             else:
                 _add_asking(leaf, writing=run is _write)
+    _add_migrate(commands.add_parser("migrate", help=MIGRATE, description=MIGRATE))
     return parser
+
+
+def _add_migrate(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(command=_migrate)
+    command.add_argument("files", nargs="+", metavar="FILE", help="a Python script; the difference is shown and the file left as it is")
+    command.add_argument("--write", action="store_true", help="write the files, in place and without a backup")
+    command.add_argument("--check", action="store_true", help="exit with 1 when something is left to do")
 
 
 def _add_network(leaf: argparse.ArgumentParser, transport: str, *, serving: bool) -> None:

@@ -58,11 +58,20 @@ ctypedef struct response_t:
     const uint8_t* data
     uint16_t data_length
 
+# Lengths of requests with custom function codes, as their classes declare them.
+ctypedef struct custom_t:
+    # the whole RTU frame; 0: not fixed
+    uint8_t frame_size[256]
+    # where in the RTU frame its byte count stands; 0: nowhere
+    uint8_t count_position[256]
+    bint known[256]
+
 # What `request_length` and `response_length` say besides a length.
 cdef enum length_t:
     LENGTH_BY_CHECKSUM = -1
     LENGTH_NEEDS_MORE = 0
 
+cdef int custom_length_of(const custom_t* custom, const uint8_t* pdu, int available) noexcept nogil
 cdef int request_length_of(const uint8_t* pdu, int available) noexcept nogil
 cdef int response_length_of(const uint8_t* pdu, int available) noexcept nogil
 cdef int read_request(const uint8_t* pdu, int length, request_t* request) noexcept nogil

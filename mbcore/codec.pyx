@@ -63,6 +63,16 @@ cdef int request_length_of(const uint8_t* pdu, int available) noexcept nogil:
     return LENGTH_BY_CHECKSUM
 
 
+cdef int custom_length_of(const custom_t* custom, const uint8_t* pdu, int available) noexcept nogil:
+    """As `request_length_of`, for a custom function code. Sizes and positions count unit id and CRC, as pymodbus' classes do."""
+    cdef int position = custom.count_position[pdu[0]]
+    if custom.frame_size[pdu[0]]:
+        return custom.frame_size[pdu[0]] - 3
+    if not position:
+        return LENGTH_BY_CHECKSUM
+    return position + pdu[position - 1] if available >= position else LENGTH_NEEDS_MORE
+
+
 cdef int identification_length(const uint8_t* pdu, int available) noexcept nogil:
     cdef int at = 7, _
     if available < at:

@@ -8,17 +8,21 @@ Source: Modbus Application Protocol V1.1b3, the state diagram of each function i
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
 
-from mbcore.codec cimport request_t, response_t
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+
+from mbcore.codec cimport read_request, request_t, response_head, response_t, write_response
 from mbcore.constants cimport *
 from mbcore.control cimport (
-    BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, add_event, clear_counters, control_t, copy_events, identity_t,
+    BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events, identity_t,
     restart_communications,
 )
 from mbcore.datastore.context cimport (
-    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_t,
+    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_of, unit_t,
 )
 from mbcore.datastore.store cimport image_t, load_bits, load_registers, locate, store_bits, store_registers
+from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport (
     get_bytes, get_u8, get_u16, left, load_u16, put_bytes, put_u8, read_from, reader_t, store_u16, write_to, writer_t, written,
 )
@@ -417,3 +421,36 @@ cdef int tell(ModbusServerContext store, object report, int unit_id, str table, 
             if report is not None:
                 report(f"the observer {observer!r} failed", error)
     return 0
+
+
+# ---- one request as bytes: what message objects call ----------------------------------------------------------------------------------
+
+def execute_request(context, ModbusControlBlock control not None, pdu, report=None):
+    """Act on the request ``pdu`` with a slave context and return the response PDU, an exception response where it is refused.
+
+    :param context: a ModbusSlaveContext, or any object with its ``validate``, ``getValues`` and ``setValues``
+    :param control: counters and identity that 07, 08, 11, 12, 17 and 43 speak of
+    :param report: called with (sentence, exception) when the context raised
+    """
+    cdef bytes held = bytes(memoryview(pdu))
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
+    cdef uint8_t[MAX_PDU + 8] buffer
+    cdef writer_t writer = write_to(buffer, MAX_PDU)
+    cdef request_t request
+    cdef response_t response
+    cdef unit_t* unit = unit_of(context)
+    cdef uint8_t* data
+    cdef int refused
+    memset(&response, 0, sizeof(response))
+    refused = read_request(at, <int> len(held), &request)
+    response.function_code = request.function_code
+    data = buffer + response_head(request.function_code)
+    if not refused:
+        lock_image()
+        refused = execute(unit, &control.control, &request, &response, data)
+        unlock_image()
+    if refused == EXECUTE_IN_PYTHON:
+        refused = execute_in_python(context, &request, &response, data, report)
+    response.exception_code = <uint8_t> refused
+    write_response(&response, &writer)
+    return PyBytes_FromStringAndSize(<char*> buffer, written(&writer))

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t
 
-from mbcore.codec cimport request_t, response_t
+from mbcore.codec cimport custom_t, request_t, response_t
 from mbcore.control cimport ModbusControlBlock
 from mbcore.datastore.context cimport ModbusServerContext
 from mbcore.framer.base cimport Framer, frame_t
@@ -15,6 +15,10 @@ ctypedef struct exchange_t:
     bint broadcast
     # no answer, whatever the outcome
     bint silent
+    # its function code is a user's own: Python has the whole message
+    bint custom
+    # the length of the response PDU where it stands ready in its place, else 0
+    int ready
 
 
 cdef class Session:
@@ -52,6 +56,11 @@ cdef class Session:
     # of a broadcast: a bit for each unit that has executed it
     cdef uint8_t[32] executed
 
+    # what decodes custom function codes, and their lengths; NULL: there are none
+    cdef object decoder
+    cdef custom_t* custom
+    cdef int declare(self, object decoder) except -1
+
     # the request that a trace hook has let through
     cdef uint8_t[256] traced_pdu
 
@@ -68,6 +77,7 @@ cdef class Session:
     cdef int conclude(self) noexcept nogil
     cdef bint reserve(self) noexcept nogil
     cdef int tell_observers(self) except -1
+    cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
     cdef void trace_request(self) noexcept with gil
     cdef int trace_response(self, uint8_t* place, int length) noexcept with gil

@@ -6,7 +6,7 @@ that with the GIL and lets it go on.
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
@@ -25,6 +25,7 @@ from mbcore.wire cimport write_to, writer_t, written
 
 from mbcore.errors import ConfigurationError
 from mbcore.messages import trace
+from mbcore.messages.custom import execute_custom
 
 cdef enum:
     # of `feed`: every byte has been looked at, or more are needed; of `answer`: answered, go on
@@ -53,6 +54,7 @@ cdef class Session:
     :param ignore_missing_slaves: elsewhere, be silent too where a unit is not there, instead of exception 0B
     :param broadcast_enable: elsewhere, let unit 0 be the broadcast: executed by every unit, never answered
     :param report: called with (sentence, exception) when a user's block, observer or hook raised
+    :param decoder: a ServerDecoder: the request classes registered with it answer their function codes
     :param trace_pdu: called with (sending, pdu) for every request and response; returns the pdu to go on with
     :raises ConfigurationError: ``framer`` is no framer class
     """
@@ -62,7 +64,7 @@ cdef class Session:
 
     def __init__(
         self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, serial=False, frame_gap=0.0,
-        ignore_missing_slaves=False, broadcast_enable=False, report=None, trace_pdu=None,
+        ignore_missing_slaves=False, broadcast_enable=False, report=None, trace_pdu=None, decoder=None,
     ):
         if not isinstance(framer, type) or not issubclass(framer, Framer):
             raise ConfigurationError(f"the framer {framer!r} is not one of mbcore's framer classes, such as ModbusSocketFramer")
@@ -78,8 +80,25 @@ cdef class Session:
         self.report = report
         self.trace_pdu = trace_pdu
         self.traced = trace_pdu is not None
+        if decoder is not None and decoder.custom:
+            self.declare(decoder)
+
+    cdef int declare(self, object decoder) except -1:
+        """Note the function codes that a user's classes answer; on RTU their declared sizes delimit the frames."""
+        cdef int function_code
+        self.custom = <custom_t*> calloc(1, sizeof(custom_t))
+        if self.custom == NULL:
+            raise MemoryError()
+        for function_code, cls in decoder.custom.items():
+            self.custom.known[function_code] = True
+            self.custom.frame_size[function_code] = getattr(cls, "_rtu_frame_size", None) or 0
+            self.custom.count_position[function_code] = getattr(cls, "_rtu_byte_count_pos", None) or 0
+        self.decoder = decoder
+        self.framer.custom = self.custom
+        return 0
 
     def __dealloc__(self):
+        free(self.custom)
         free(self.buffer)
         free(self.out)
 
@@ -244,6 +263,7 @@ cdef class Session:
             return NOTHING
         exchange.broadcast = self.broadcast_enable and unit_id == 0
         exchange.silent = exchange.broadcast or control.listen_only
+        exchange.ready = 0
         memset(&exchange.response, 0, sizeof(response_t))
         if unit == NULL and not self.serial and (unit_id == 0 or unit_id == 255):
             # The device itself (TG 4.4.2), where it is clear which one that is.
@@ -255,7 +275,13 @@ cdef class Session:
             exchange.refused = GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
             return DONE
         count_received(control, exchange.broadcast)
-        exchange.refused = read_request(exchange.frame.pdu, exchange.frame.pdu_length, &exchange.request)
+        exchange.custom = self.custom != NULL and self.custom.known[exchange.frame.pdu[0]]
+        if exchange.custom:
+            memset(&exchange.request, 0, sizeof(exchange.request))
+            exchange.request.function_code = exchange.frame.pdu[0]
+            exchange.refused = 0
+        else:
+            exchange.refused = read_request(exchange.frame.pdu, exchange.frame.pdu_length, &exchange.request)
         exchange.response.function_code = exchange.request.function_code
         if control.listen_only and (
             exchange.refused or exchange.request.function_code != DIAGNOSTICS
@@ -267,6 +293,8 @@ cdef class Session:
             return NOTHING
         if exchange.refused:
             return DONE
+        if exchange.custom:
+            return PYTHON
         if exchange.broadcast:
             return self.execute_everywhere()
         exchange.refused = execute(unit, control, &exchange.request, &exchange.response, self.data_place())
@@ -325,8 +353,9 @@ cdef class Session:
         cdef int length
         if not exchange.silent:
             exchange.response.exception_code = <uint8_t> exchange.refused
-            write_response(&exchange.response, &writer)
-            length = <int> written(&writer)
+            if not exchange.ready:
+                write_response(&exchange.response, &writer)
+            length = exchange.ready or <int> written(&writer)
             if self.traced:
                 length = self.trace_response(writer.start, length)
             self.out_length += self.framer.wrap(&exchange.frame, adu, length)
@@ -353,7 +382,9 @@ cdef class Session:
         """Go on where `admit` said PYTHON."""
         cdef exchange_t* exchange = &self.exchange
         cdef int outcome
-        if exchange.broadcast:
+        if exchange.custom:
+            self.answer_custom()
+        elif exchange.broadcast:
             for unit_id, context in self.store:
                 outcome = execute_in_python(context, &exchange.request, &exchange.response, self.data_place(), self.report)
                 self.note_outcome(unit_id, outcome)
@@ -364,6 +395,24 @@ cdef class Session:
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef int answer_custom(self) except -1:
+        """Have the user's class answer; a broadcast goes to every unit."""
+        cdef exchange_t* exchange = &self.exchange
+        cdef frame_t* frame = &exchange.frame
+        cdef uint8_t* place = self.out + self.out_length + self.framer.head
+        pdu = frame.pdu[:frame.pdu_length]
+        contexts = [context for _, context in self.store] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
+        for context in contexts:
+            answer = execute_custom(self.decoder, pdu, context, self.control, frame.unit_id, frame.transaction_id, self.report)
+        if not answer:
+            exchange.silent = True
+            return 0
+        memcpy(place, PyBytes_AsString(answer), len(answer))
+        exchange.ready = <int> len(answer)
+        if answer[0] & 0x80:
+            exchange.refused = answer[1] if len(answer) > 1 else SERVER_DEVICE_FAILURE
+        return 0
 
     cdef int tell_observers(self) except -1:
         cdef exchange_t* exchange = &self.exchange

@@ -21,7 +21,6 @@ from .options import (
     check_identity,
     check_store,
     find_framer,
-    refuse_custom_functions,
     take_options,
 )
 from .report import ErrorLog, Rarely
@@ -55,8 +54,6 @@ class ModbusServerBase:
     :raises ConfigurationError: for a value that cannot be used
     """
 
-    # pymodbus' message classes are looked up here; there are none yet.
-    decoder = None
     # On a serial line absent units are silent and unit 0 is a broadcast; frame_gap is t3.5 in seconds.
     serial = False
     frame_gap = 0.0
@@ -67,7 +64,6 @@ class ModbusServerBase:
 
     def __init__(self, store: Any = None, framer: Any = None, identity: Any = None, **kwargs: Any) -> None:
         options = take_options(type(self).__name__, kwargs, self._keywords, stacklevel=4)
-        refuse_custom_functions(options.get("custom_functions"))
         self.store = check_store(store)
         self.framer = find_framer(framer)
         self.control = ModbusControlBlock(check_identity(identity))
@@ -78,6 +74,18 @@ class ModbusServerBase:
         self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))
         self.report = ErrorLog(_log)
         self._reactor = options.get("reactor")
+        self._decoder: Any = None
+        for function in options.get("custom_functions") or ():
+            self.decoder.register(function)
+
+    @property
+    def decoder(self) -> Any:
+        """The ServerDecoder of this server; connections made from now on answer the functions of the classes registered with it."""
+        if self._decoder is None:
+            from mbcore.messages import ServerDecoder
+
+            self._decoder = ServerDecoder(self.report)
+        return self._decoder
 
     @property
     def reactor(self) -> Any:
@@ -100,6 +108,7 @@ class ModbusServerBase:
             broadcast_enable=self.broadcast_enable,
             report=self.report,
             trace_pdu=self.trace_pdu,
+            decoder=self._decoder,
         )
 
     def close_connections(self) -> Deferred[None]:

@@ -50,6 +50,10 @@ cdef class ModbusSlaveContext:
     cdef object __weakref__
 
 
+# What the compiled rooms see of a context; a user's own kind of context has no table in C.
+cdef unit_t* unit_of(object context)
+
+
 cdef class ModbusServerContext:
     cdef units_t units
     cdef dict contexts

@@ -1,5 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t
 
+from mbcore.codec cimport custom_t
+
 # What `find` says of the head of a buffer.
 cdef enum:
     # a frame; `consumed` bytes long
@@ -13,6 +15,7 @@ cdef enum:
 
 ctypedef struct frame_t:
     uint16_t transaction_id
+    uint16_t protocol_id
     uint8_t unit_id
     # the PDU, in the buffer or in the framer's scratch: valid until the next `find`
     const uint8_t* pdu
@@ -39,8 +42,17 @@ cdef class Framer:
     cdef bint client
     # frames carry no unit id
     cdef bint anonymous
+    # whether frames of another protocol are frames too
+    cdef bint any_protocol
     # the last character of an ASCII frame
     cdef uint8_t delimiter
+    # lengths of custom functions; NULL: there are none
+    cdef const custom_t* custom
+    # of the methods that pymodbus' callers use: the decoder, what was added and not taken, the PDU at its head
+    cdef object decoder
+    cdef bytes pending
+    cdef bytes pdu
+    cdef frame_t frame
     # `final`: silence has come, nothing more belongs to these bytes
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil
     # close the ADU around the PDU that stands at `adu + head`; returns the ADU's length, its bytes from `adu` on

@@ -7,7 +7,7 @@ no length fits, the bytes wait for the silence that ends them, and then what is 
 from libc.stdint cimport uint8_t, uint16_t
 
 from mbcore.checksum cimport crc16_from, crc16_of
-from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, request_length_of, response_length_of
+from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, custom_length_of, request_length_of, response_length_of
 from mbcore.constants cimport MAX_ADU_RTU
 from mbcore.framer.base cimport DROP, FOUND, MORE, Framer, frame_t
 
@@ -67,7 +67,10 @@ cdef class ModbusRtuFramer(Framer):
                 # On a line 0x80 marks the exception response of another unit, or our own come back.
                 if self.client or self.line and length > 1 and data[1] & 0x80:
                     continue
-                size = request_length_of(data + 1, length - 1)
+                if self.custom != NULL and length > 1 and self.custom.known[data[1]]:
+                    size = custom_length_of(self.custom, data + 1, length - 1)
+                else:
+                    size = request_length_of(data + 1, length - 1)
             if size == LENGTH_NEEDS_MORE:
                 pending = True
             elif size == LENGTH_BY_CHECKSUM:

@@ -32,7 +32,8 @@ cdef class ModbusSocketFramer(Framer):
             return MORE
         frame.consumed = PREFIX + follows
         frame.damaged = False
-        if load_u16(data + 2) != 0:
+        frame.protocol_id = load_u16(data + 2)
+        if frame.protocol_id != 0 and not self.any_protocol:
             # Another protocol's: its length is believed, so that what follows is found.
             return DROP
         frame.transaction_id = load_u16(data)
@@ -44,7 +45,7 @@ cdef class ModbusSocketFramer(Framer):
 
     cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil:
         store_u16(adu, frame.transaction_id)
-        store_u16(adu + 2, 0)
+        store_u16(adu + 2, frame.protocol_id)
         store_u16(adu + 4, pdu_length + 1)
         adu[6] = frame.unit_id
         return HEAD + pdu_length

@@ -5,7 +5,7 @@ Modbus/TCP Security has the MBAP head inside TLS: that is ModbusSocketFramer, wh
 
 from libc.stdint cimport uint8_t
 
-from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, request_length_of, response_length_of
+from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, custom_length_of, request_length_of, response_length_of
 from mbcore.constants cimport DIAGNOSTICS, MAX_PDU
 from mbcore.framer.base cimport DROP, FOUND, MORE, Framer, frame_t
 
@@ -20,7 +20,13 @@ cdef class ModbusTlsFramer(Framer):
         self.patience = 0.5
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
-        cdef int size = response_length_of(data, length) if self.client else request_length_of(data, length)
+        cdef int size
+        if self.client:
+            size = response_length_of(data, length)
+        elif self.custom != NULL and length and self.custom.known[data[0]]:
+            size = custom_length_of(self.custom, data, length)
+        else:
+            size = request_length_of(data, length)
         if size == LENGTH_BY_CHECKSUM:
             # Nothing tells. Query data are two bytes, as pymodbus sends them; any other ends where the bytes end.
             size = 5 if data[0] == DIAGNOSTICS else min(length, MAX_PDU)

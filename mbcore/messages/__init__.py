@@ -1,16 +1,22 @@
-"""Requests and responses as Python objects: what a trace hook sees. The hot path never makes one; what a PDU means is the codec's."""
+"""Requests and responses as Python objects. The hot path never makes one; what a PDU means is the codec's.
+
+Here is what a trace hook sees. pymodbus' classes, one for each function and direction, and their decoders are in the modules beside
+this one; they are imported when somebody asks this package for one.
+"""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from mbcore.codec import decode_request, decode_response, encode_request, encode_response
 from mbcore.errors import FramingError, ModbusError, RequestError
 
+_ROOMS = ("pdu", "decoders", "bits", "registers", "diagnostics", "files", "status", "identification")
 # pymodbus 3 says `count` where the specification says quantity, and `dev_id` where it says unit identifier.
 _ALIASES = {"count": "quantity", "dev_id": "unit_id", "device_id": "unit_id", "slave_id": "unit_id"}
 
 
-class ModbusPDU:
+class TracedPDU:
     """A request or a response on its way through a trace hook.
 
     ``function_code``, ``unit_id`` (also ``dev_id``, ``device_id``, ``slave_id``), ``transaction_id``, and the fields of its function as
@@ -73,23 +79,23 @@ class ModbusPDU:
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
-        return f"ModbusPDU({'response' if self.sending else 'request'}, unit_id={self.unit_id}, {fields})"
+        return f"TracedPDU({'response' if self.sending else 'request'}, unit_id={self.unit_id}, {fields})"
 
 
 def trace(
-    hook: Callable[[bool, ModbusPDU], Any],
+    hook: Callable[[bool, TracedPDU], Any],
     sending: bool,
     pdu: bytes,
     unit_id: int,
     transaction_id: int,
     report: Callable[[str, BaseException], object] | None,
 ) -> bytes:
-    """Return the PDU that ``hook(sending, ModbusPDU)`` lets through (a ModbusPDU, or bytes).
+    """Return the PDU that ``hook(sending, TracedPDU)`` lets through (a TracedPDU, or bytes).
 
     What it raises is reported, and ``pdu`` goes on as it was.
     """
     try:
-        message = ModbusPDU(pdu, sending, unit_id, transaction_id)
+        message = TracedPDU(pdu, sending, unit_id, transaction_id)
         before = bytes(message)
         returned = hook(sending, message)
         after = bytes(message if returned is None else returned)
@@ -102,3 +108,12 @@ def trace(
             report("the trace_pdu hook failed; the message goes on as it was", error)
         return pdu
     return result
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_") and name not in _ROOMS:
+        for room in _ROOMS:
+            module = import_module(f"{__name__}.{room}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

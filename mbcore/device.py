@@ -1,0 +1,264 @@
+"""What pymodbus' ``device`` has beyond the core's control: the process-wide control block, access control, Modbus Plus."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv6Address, ip_address
+from typing import Any, ClassVar
+
+from mbcore import control
+from mbcore.bits import pack_bitstring, unpack_bitstring
+from mbcore.defaults import DeviceInformation
+from mbcore.errors import ConfigurationError
+from mbcore.events import ModbusEvent, decode_event
+from mbcore.interfaces import Singleton
+
+__all__ = [
+    "DeviceInformationFactory",
+    "ModbusAccessControl",
+    "ModbusControlBlock",
+    "ModbusCountersHandler",
+    "ModbusDeviceIdentification",
+    "ModbusPlusStatistics",
+    "new_control",
+    "process_control",
+]
+
+ModbusCountersHandler = control.ModbusCountersHandler
+ModbusDeviceIdentification = control.ModbusDeviceIdentification
+
+
+class ModbusPlusStatistics:
+    """The statistics of a Modbus Plus node, all zero: there is no such network here.
+
+    Iterating gives (name, values), each value one byte.
+    """
+
+    _sizes: ClassVar[dict[str, int]] = {
+        "node_type_id": 2,
+        "software_version_number": 2,
+        "network_address": 2,
+        "mac_state_variable": 2,
+        "peer_status_code": 2,
+        "token_pass_counter": 2,
+        "token_rotation_time": 2,
+        "program_master_token_failed": 1,
+        "data_master_token_failed": 1,
+        "program_master_token_owner": 1,
+        "data_master_token_owner": 1,
+        "program_slave_token_owner": 1,
+        "data_slave_token_owner": 1,
+        "data_slave_command_transfer": 1,
+        "__unused_10_lowbit": 1,
+        "program_slave_command_transfer": 1,
+        "program_master_rsp_transfer": 1,
+        "program_slave_auto_logout": 1,
+        "program_master_connect_status": 1,
+        "receive_buffer_dma_overrun": 1,
+        "pretransmit_deferral_error": 1,
+        "frame_size_error": 1,
+        "repeated_command_received": 1,
+        "receiver_alignment_error": 1,
+        "receiver_collision_abort_error": 1,
+        "bad_packet_length_error": 1,
+        "receiver_crc_error": 1,
+        "transmit_buffer_dma_underrun": 1,
+        "bad_link_address_error": 1,
+        "bad_mac_function_code_error": 1,
+        "internal_packet_length_error": 1,
+        "communication_failed_error": 1,
+        "communication_retries": 1,
+        "no_response_error": 1,
+        "good_receive_packet": 1,
+        "unexpected_path_error": 1,
+        "exception_response_error": 1,
+        "forgotten_transaction_error": 1,
+        "unexpected_response_error": 1,
+        "active_station_bit_map": 8,
+        "token_station_bit_map": 8,
+        "global_data_bit_map": 8,
+        "receive_buffer_use_bit_map": 8,
+        "data_master_output_path": 8,
+        "data_slave_input_path": 8,
+        "program_master_outptu_path": 8,  # pymodbus' spelling
+        "program_slave_input_path": 8,
+    }
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def __iter__(self) -> Iterator[tuple[str, list[int]]]:
+        return iter(self._values.items())
+
+    def reset(self) -> None:
+        """Set all to zero."""
+        self._values = {name: [0] * size for name, size in self._sizes.items()}
+
+    def summary(self) -> Iterable[list[int]]:
+        """Return the values without their names."""
+        return self._values.values()
+
+    def encode(self) -> list[int]:
+        """Return the values as 16-bit words."""
+        octets = [octet for values in self.summary() for octet in values]
+        return [high << 8 | low for high, low in zip(octets[::2], octets[1::2], strict=True)]
+
+
+class ModbusControlBlock(control.ModbusControlBlock):
+    """The core's control block with all that pymodbus' one has.
+
+    :param identity: as there
+    """
+
+    def __init__(self, identity: control.ModbusDeviceIdentification | None = None) -> None:
+        super().__init__(identity)
+        self._mode = "ASCII"
+        self._plus = ModbusPlusStatistics()
+
+    def __str__(self) -> str:
+        return "ModbusControl"
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Iterate over (name, value) of the counters."""
+        return iter(self.Counter)
+
+    @property
+    def Mode(self) -> str:
+        """"ASCII" or "RTU": a note of the application's, any other word is ignored. The framer is chosen where the server is started."""
+        return self._mode
+
+    @Mode.setter
+    def Mode(self, mode: str) -> None:
+        if mode in ("ASCII", "RTU"):
+            self._mode = mode
+
+    @property
+    def Plus(self) -> ModbusPlusStatistics:
+        """The Modbus Plus statistics."""
+        return self._plus
+
+    @property
+    def Events(self) -> list[ModbusEvent]:
+        """The event log as objects, newest first."""
+        return [decode_event(code) for code in self.events]
+
+    def setDiagnostic(self, mapping: Mapping[int, object]) -> None:
+        """Set bits of the diagnostic register, {bit 0..15: whether it is set}; others are ignored."""
+        register = self.getDiagnosticRegister()
+        for bit, value in mapping.items():
+            if 0 <= bit < len(register):
+                register[bit] = bool(value)
+        self.diagnostic_register = int.from_bytes(pack_bitstring(register), "little")
+
+    def getDiagnostic(self, bit: Any) -> bool | None:
+        """Return one bit of the diagnostic register, None when ``bit`` is not one of 0..15."""
+        return self.getDiagnosticRegister()[bit] if isinstance(bit, int) and 0 <= bit <= 15 else None
+
+    def getDiagnosticRegister(self) -> list[bool]:
+        """Return the diagnostic register, bit 0 first."""
+        return unpack_bitstring(self.diagnostic_register.to_bytes(2, "little"))
+
+
+# pymodbus has one control block for the process. Here each server has its own, and a script that asks for "the" block is given that of the
+# server made last; when there is none yet, one that the next server takes over.
+_latest: ModbusControlBlock | None = None
+_waiting = False
+
+
+def process_control() -> ModbusControlBlock:
+    """The control block that a script with one server means when it names none."""
+    global _latest, _waiting
+    if _latest is None:
+        _latest, _waiting = ModbusControlBlock(), True
+    return _latest
+
+
+def new_control(identity: control.ModbusDeviceIdentification | None = None) -> ModbusControlBlock:
+    """The control block of a new server.
+
+    :param identity: the server's; None leaves what the script has set, or says mbcore
+    """
+    global _latest, _waiting
+    if _latest is None or not _waiting:
+        _latest = ModbusControlBlock(identity)
+    elif identity is not None:
+        _latest.Identity = identity
+    _waiting = False
+    return _latest
+
+
+class DeviceInformationFactory:
+    """Picks objects of an identification as 43/14 does (AP 6.21)."""
+
+    _last: ClassVar[dict[int, int]] = {DeviceInformation.Basic: 0x02, DeviceInformation.Regular: 0x06, DeviceInformation.Extended: 0xFF}
+
+    @classmethod
+    def get(
+        cls, control: control.ModbusControlBlock, read_code: int = DeviceInformation.Basic, object_id: int = 0
+    ) -> dict[int, str | bytes]:
+        """The objects as {object id: text}, from ``object_id`` on, empty ones left out.
+
+        :param read_code: one of :class:`mbcore.defaults.DeviceInformation`; Specific is the one object alone, empty or not
+        :param object_id: a regular or extended stream that is to begin at an object that is not there begins at the first
+        :raises ConfigurationError: there is no such read code
+        """
+        identity = control.Identity
+        if read_code == DeviceInformation.Specific:
+            return {object_id: identity[object_id]}
+        if read_code not in cls._last:
+            raise ConfigurationError(f"the read device identification code {read_code!r} is not in 1..4")
+        first = object_id if identity[object_id] or read_code == DeviceInformation.Basic else 0
+        # 0x07..0x7F are reserved.
+        return {number: text for number, text in identity
+                if text and first <= number <= cls._last[read_code] and not 0x06 < number < 0x80}
+
+
+class ModbusAccessControl(Singleton):
+    """The hosts that a server lets in: one table for the process, as in pymodbus.
+
+    At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` or :meth:`remove` on, who is not in it is not served.
+    """
+
+    _hosts: ClassVar[list[str]] = ["127.0.0.1"]
+    _filled: ClassVar[bool] = False
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the table was ever changed, and so means something."""
+        return self._filled
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and _plain(host) in self._hosts
+
+    def add(self, host: str | list[str]) -> None:
+        """Let a host, or a list of them, in.
+
+        :param host: an address as the operating system names a connection's other end: "192.168.1.7" or "fe80::1"
+        """
+        type(self)._filled = True
+        self._hosts.extend(entry for entry in dict.fromkeys(map(_plain, _listed(host))) if entry not in self._hosts)
+
+    def remove(self, host: str | list[str]) -> None:
+        """Let a host, or a list of them, in no more; those that are not in the table are passed over."""
+        type(self)._filled = True
+        gone = [_plain(entry) for entry in _listed(host)]
+        self._hosts[:] = [entry for entry in self._hosts if entry not in gone]
+
+    def check(self, host: str) -> bool:
+        """Return whether the host is in the table."""
+        return host in self
+
+
+def _listed(host: str | Iterable[str]) -> list[str]:
+    return [host] if isinstance(host, str) else list(host)
+
+
+def _plain(host: str) -> str:
+    """One spelling for each address; on a port for both versions of IP, an IPv4 client is called "::ffff:192.168.1.7"."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)

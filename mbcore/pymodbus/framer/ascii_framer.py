@@ -1,0 +1,7 @@
+"""The ASCII framer."""
+
+from mbcore.framer import ModbusAsciiFramer
+
+__all__ = [
+    "ModbusAsciiFramer",
+]

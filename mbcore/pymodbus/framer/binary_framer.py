@@ -1,0 +1,7 @@
+"""The binary framer."""
+
+from mbcore.framer import ModbusBinaryFramer
+
+__all__ = [
+    "ModbusBinaryFramer",
+]

@@ -1,0 +1,7 @@
+"""The RTU framer."""
+
+from mbcore.framer import ModbusRtuFramer
+
+__all__ = [
+    "ModbusRtuFramer",
+]

@@ -1,0 +1,7 @@
+"""The MBAP framer."""
+
+from mbcore.framer import ModbusSocketFramer
+
+__all__ = [
+    "ModbusSocketFramer",
+]

@@ -1,0 +1,7 @@
+"""The TLS framer."""
+
+from mbcore.framer import ModbusTlsFramer
+
+__all__ = [
+    "ModbusTlsFramer",
+]

@@ -1,0 +1,148 @@
+"""pymodbus' device module over the core's control: the process-wide block, access control, device information."""
+
+import pytest
+
+from mbcore import device
+from mbcore.device import (
+    DeviceInformationFactory,
+    ModbusAccessControl,
+    ModbusControlBlock,
+    ModbusDeviceIdentification,
+    ModbusPlusStatistics,
+    new_control,
+    process_control,
+)
+from mbcore.errors import ConfigurationError
+from mbcore.events import EnteredListenModeEvent, RemoteReceiveEvent
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch):
+    monkeypatch.setattr(device, "_latest", None)
+    monkeypatch.setattr(device, "_waiting", False)
+    monkeypatch.setattr(ModbusAccessControl, "_hosts", ["127.0.0.1"])
+    monkeypatch.setattr(ModbusAccessControl, "_filled", False)
+
+
+def test_the_process_wide_block_is_the_servers():
+    control = new_control()
+    assert process_control() is control is process_control()
+
+
+def test_a_block_asked_for_early_is_taken_by_the_first_server_alone():
+    early = process_control()
+    early.Identity.VendorName = "ACME"
+    first = new_control()
+    assert first is early
+    assert first.Identity.VendorName == "ACME"
+    second = new_control()
+    assert second is not first
+    assert process_control() is second
+
+
+def test_a_servers_identity_wins():
+    process_control().Identity.VendorName = "ACME"
+    identity = ModbusDeviceIdentification({0: "Other"})
+    assert new_control(identity).Identity is identity
+
+
+def test_two_blocks_share_nothing():
+    one, other = ModbusControlBlock(), ModbusControlBlock()
+    one.Counter.BusMessage = 5
+    one.addEvent(EnteredListenModeEvent())
+    one.ListenOnly = True
+    one.setDiagnostic({3: True})
+    assert (other.Counter.BusMessage, other.Events, other.ListenOnly, other.diagnostic_register) == (0, [], False, 0)
+
+
+def test_events_are_objects_newest_first():
+    control = ModbusControlBlock()
+    control.addEvent(EnteredListenModeEvent())
+    control.addEvent(RemoteReceiveEvent(broadcast=True))
+    assert control.Events == [RemoteReceiveEvent(broadcast=True), EnteredListenModeEvent()]
+    assert control.getEvents() == b"\xc0\x04"
+    control.clearEvents()
+    assert control.Events == []
+
+
+def test_the_diagnostic_register_by_bits():
+    control = ModbusControlBlock()
+    control.setDiagnostic({0: True, 15: 1, 16: True, -1: True})
+    assert control.diagnostic_register == 0x8001
+    assert control.getDiagnosticRegister() == [True] + 14 * [False] + [True]
+    assert [control.getDiagnostic(bit) for bit in (0, 1, 15, 16, -1, None)] == [True, False, True, None, None, None]
+    control.setDiagnostic({0: False})
+    assert control.diagnostic_register == 0x8000
+
+
+def test_the_mode_is_one_of_two():
+    control = ModbusControlBlock()
+    control.Mode = "RTU"
+    control.Mode = "TCP"
+    assert control.Mode == "RTU"
+
+
+def test_iterating_gives_the_counters():
+    control = ModbusControlBlock()
+    control.Counter.SlaveMessage = 2
+    assert dict(control)["SlaveMessage"] == 2
+    assert str(control) == "ModbusControl"
+
+
+def test_modbus_plus_statistics_are_55_words():
+    statistics = ModbusControlBlock().Plus
+    assert statistics.encode() == [0] * 55
+    dict(statistics)["mac_state_variable"][1] = 7
+    assert statistics.encode()[3] == 7
+    assert ModbusPlusStatistics().encode() == [0] * 55
+    statistics.reset()
+    assert statistics.encode() == [0] * 55
+    assert sum(map(len, statistics.summary())) == 110
+
+
+IDENTITY = {0: "a", 1: "b", 2: "c", 4: "e", 0x80: "x", 0xFF: "y"}
+
+
+@pytest.mark.parametrize(("code", "first", "found"), [
+    (1, 0, [0, 1, 2]), (1, 1, [1, 2]), (2, 0, [0, 1, 2, 4]), (2, 2, [2, 4]), (2, 3, [0, 1, 2, 4]),
+    (3, 0, [0, 1, 2, 4, 0x80, 0xFF]), (3, 0x80, [0x80, 0xFF]), (3, 0x81, [0, 1, 2, 4, 0x80, 0xFF]), (4, 4, [4]), (4, 5, [5]),
+])
+def test_device_information(code, first, found):
+    control = ModbusControlBlock(ModbusDeviceIdentification(IDENTITY))
+    result = DeviceInformationFactory.get(control, code, first)
+    assert result == {number: IDENTITY.get(number, "") for number in found}
+
+
+def test_device_information_of_no_known_code():
+    with pytest.raises(ConfigurationError, match="5"):
+        DeviceInformationFactory.get(ModbusControlBlock(), 5)
+
+
+def test_access_control_is_asked_only_when_it_was_filled():
+    access = ModbusAccessControl()
+    assert list(access) == ["127.0.0.1"]
+    assert not access.enforced
+    access.add("192.168.1.7")
+    assert ModbusAccessControl() is access
+    assert access.enforced
+    assert access.check("192.168.1.7")
+    assert not access.check("192.168.1.8")
+
+
+def test_access_control_takes_lists_and_names_each_host_once():
+    access = ModbusAccessControl()
+    access.add(["10.0.0.1", "10.0.0.2", "10.0.0.1", "127.0.0.1"])
+    assert list(access) == ["127.0.0.1", "10.0.0.1", "10.0.0.2"]
+    access.remove(["127.0.0.1", "10.0.0.9"])
+    access.remove("10.0.0.1")
+    assert list(access) == ["10.0.0.2"]
+    assert "10.0.0.1" not in access
+
+
+def test_an_address_is_known_in_every_spelling():
+    access = ModbusAccessControl()
+    access.add(["10.0.0.1", "fe80:0::1"])
+    assert access.check("::ffff:10.0.0.1")
+    assert access.check("fe80::1")
+    access.add("gateway")
+    assert access.check("gateway")
