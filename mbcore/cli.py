@@ -91,13 +91,7 @@ def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
     from mbcore import ModbusDeviceIdentification, server
 
     identity = {"VendorName": "mbcore", "ProductCode": "demo", "MajorMinorRevision": __version__}
-    options: dict[str, Any] = {
-        "identity": ModbusDeviceIdentification(info_name=identity),
-        "framer": args.framer,
-        "defer_reactor_run": True,
-        # A hook costs time at every frame: only for those who look at them.
-        "trace_packet": _log_frame if logging.getLogger().isEnabledFor(logging.DEBUG) else None,
-    }
+    options: dict[str, Any] = {"identity": ModbusDeviceIdentification(info_name=identity), "framer": args.framer, "defer_reactor_run": True}
     match args.transport:
         case "tcp":
             return server.StartTcpServer(context, address=(args.host, args.port), **options)
@@ -108,12 +102,6 @@ def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
             return server.StartTlsServer(context, address=(args.host, args.port), **files, **options)
         case _:
             return server.StartSerialServer(context, port=args.device, **_line_settings(args), **options)
-
-
-def _log_frame(sending: bool, data: bytes) -> bytes:
-    form = "[{:02X}]" if sending else "<{:02X}>"
-    logging.getLogger("mbcore.frames").debug("%s", "".join(map(form.format, data)))
-    return data
 
 
 def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str, str]]) -> str:
@@ -298,7 +286,7 @@ def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
 
 def _add_serving(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("-a", "--unit", type=_whole(1, 247), default=1, metavar="N", help="unit id (default %(default)s)")
-    leaf.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: every frame")
+    leaf.add_argument("-v", "--verbose", action="count", default=0, help="log starts and stops; twice: every connection and frame")
     leaf.add_argument("--log-level", choices=LEVELS, help="instead of -v (default warning)")
 
 
