@@ -7,10 +7,14 @@ Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
 
 import argparse
 import logging
+import os
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mbcore.errors import ConfigurationError, ModbusError
@@ -42,6 +46,14 @@ STATES = {"0": 0, "1": 1, "off": 0, "on": 1, "false": 0, "true": 1}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` is the command line without the program's name, None the process' own."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with ExitStack() as signals:
+        if words[:1] == ["serve"]:
+            # Until the reactor runs there is nothing to put in order, and an exception out of an import half done may get lost.
+            signals.enter_context(_signals(partial(os._exit, 0)))
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["serve"] and (not words[1:] or (words[1].startswith("-") and words[1] not in ("-h", "--help"))):
         words[1:1] = DEMO
     try:
@@ -60,6 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _signals(stop: Callable[[], object]) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM call ``stop``; one that whoever started this program had it ignore stays ignored."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _say(error: object, code: int) -> int:
     print(f"mbcore: {error}", file=sys.stderr)
     return code
@@ -69,7 +93,8 @@ def _say(error: object, code: int) -> int:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+    from twisted.internet.error import ReactorNotRunning
     from twisted.logger import STDLibLogObserver, globalLogBeginner
 
     from mbcore.server.demo import DemoValues, demo_context
@@ -78,13 +103,20 @@ def _serve(args: argparse.Namespace) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     observer: Any = STDLibLogObserver()
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    reactor: Any = installed
     context = demo_context(args.unit)
     values = DemoValues(context)
     server = _start_server(args, context)
     values.start(reactor)
-    # Said when signals already stop the reactor: who reads it may send one at once.
     reactor.callWhenRunning(print, _welcome(args, server.port, values.rows()), flush=True)
-    reactor.run()  # type: ignore[misc]
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):  # the second of two signals
+            reactor.stop()
+
+    # Twisted's own handlers would leave a gap until it has set them.
+    with _signals(partial(reactor.callFromThread, stop)):
+        reactor.run(installSignalHandlers=False)
 
 
 def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
