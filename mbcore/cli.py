@@ -7,10 +7,14 @@ Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
 
 import argparse
 import logging
+import os
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mbcore.errors import ConfigurationError, ModbusError
@@ -43,6 +47,14 @@ STATES = {"0": 0, "1": 1, "off": 0, "on": 1, "false": 0, "true": 1}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` is the command line without the program's name, None the process' own."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with ExitStack() as signals:
+        if words[:1] == ["serve"]:
+            # Until the reactor runs there is nothing to put in order, and an exception out of an import half done may get lost.
+            signals.enter_context(_signals(partial(os._exit, 0)))
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["serve"] and (not words[1:] or (words[1].startswith("-") and words[1] not in ("-h", "--help"))):
         words[1:1] = DEMO
     try:
@@ -61,6 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _signals(stop: Callable[[], object]) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM call ``stop``; one that whoever started this program had it ignore stays ignored."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _say(error: object, code: int) -> int:
     print(f"mbcore: {error}", file=sys.stderr)
     return code
@@ -70,7 +94,8 @@ def _say(error: object, code: int) -> int:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+    from twisted.internet.error import ReactorNotRunning
     from twisted.logger import STDLibLogObserver, globalLogBeginner
 
     from mbcore.server.demo import DemoValues, demo_context
@@ -79,26 +104,27 @@ def _serve(args: argparse.Namespace) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     observer: Any = STDLibLogObserver()
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    reactor: Any = installed
     context = demo_context(args.unit)
     values = DemoValues(context)
     server = _start_server(args, context)
     values.start(reactor)
-    # Said when signals already stop the reactor: who reads it may send one at once.
     reactor.callWhenRunning(print, _welcome(args, server.port, values.rows()), flush=True)
-    reactor.run()  # type: ignore[misc]
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):  # the second of two signals
+            reactor.stop()
+
+    # Twisted's own handlers would leave a gap until it has set them.
+    with _signals(partial(reactor.callFromThread, stop)):
+        reactor.run(installSignalHandlers=False)
 
 
 def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
     from mbcore import ModbusDeviceIdentification, server
 
     identity = {"VendorName": "mbcore", "ProductCode": "demo", "MajorMinorRevision": __version__}
-    options: dict[str, Any] = {
-        "identity": ModbusDeviceIdentification(info_name=identity),
-        "framer": args.framer,
-        "defer_reactor_run": True,
-        # A hook costs time at every frame: only for those who look at them.
-        "trace_packet": _log_frame if logging.getLogger().isEnabledFor(logging.DEBUG) else None,
-    }
+    options: dict[str, Any] = {"identity": ModbusDeviceIdentification(info_name=identity), "framer": args.framer, "defer_reactor_run": True}
     match args.transport:
         case "tcp":
             return server.StartTcpServer(context, address=(args.host, args.port), **options)
@@ -109,12 +135,6 @@ def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
             return server.StartTlsServer(context, address=(args.host, args.port), **files, **options)
         case _:
             return server.StartSerialServer(context, port=args.device, **_line_settings(args), **options)
-
-
-def _log_frame(sending: bool, data: bytes) -> bytes:
-    form = "[{:02X}]" if sending else "<{:02X}>"
-    logging.getLogger("mbcore.frames").debug("%s", "".join(map(form.format, data)))
-    return data
 
 
 def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str, str]]) -> str:
@@ -320,7 +340,7 @@ def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
 
 def _add_serving(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("-a", "--unit", type=_whole(1, 247), default=1, metavar="N", help="unit id (default %(default)s)")
-    leaf.add_argument("-v", "--verbose", action="count", default=0, help="log connections; twice: every frame")
+    leaf.add_argument("-v", "--verbose", action="count", default=0, help="log starts and stops; twice: every connection and frame")
     leaf.add_argument("--log-level", choices=LEVELS, help="instead of -v (default warning)")
 
 

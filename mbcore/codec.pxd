@@ -70,6 +70,8 @@ ctypedef struct custom_t:
 cdef enum length_t:
     LENGTH_BY_CHECKSUM = -1
     LENGTH_NEEDS_MORE = 0
+    # no message of this function has such a byte count
+    LENGTH_IMPOSSIBLE = 65536
 
 cdef int custom_length_of(const custom_t* custom, const uint8_t* pdu, int available) noexcept nogil
 cdef int request_length_of(const uint8_t* pdu, int available) noexcept nogil
@@ -79,3 +81,5 @@ cdef void write_request(const request_t* request, writer_t* writer) noexcept nog
 cdef int read_response(const uint8_t* pdu, int length, response_t* response) noexcept nogil
 cdef void write_response(const response_t* response, writer_t* writer) noexcept nogil
 cdef int response_head(uint8_t function_code) noexcept nogil
+cdef list bits_of(const uint8_t* data, int quantity)
+cdef list registers_of(const uint8_t* data, int quantity)

@@ -85,8 +85,9 @@ cdef int identification_length(const uint8_t* pdu, int available) noexcept nogil
 
 
 cdef int response_length_of(const uint8_t* pdu, int available) noexcept nogil:
-    """The length that the response at `pdu` says it has, LENGTH_NEEDS_MORE, or LENGTH_BY_CHECKSUM where its function has none."""
+    """As `request_length_of`; LENGTH_IMPOSSIBLE where the byte count can't be, so that a request's first bytes are not taken for one."""
     cdef uint8_t function_code
+    cdef int byte_count
     if available < 1:
         return LENGTH_NEEDS_MORE
     function_code = pdu[0]
@@ -97,7 +98,16 @@ cdef int response_length_of(const uint8_t* pdu, int available) noexcept nogil:
         or function_code == READ_FILE_RECORD or function_code == WRITE_FILE_RECORD
         or function_code == GET_COMM_EVENT_LOG or function_code == REPORT_SERVER_ID
     ):
-        return 2 + pdu[1] if available >= 2 else LENGTH_NEEDS_MORE
+        if available < 2:
+            return LENGTH_NEEDS_MORE
+        byte_count = pdu[1]
+        if not byte_count or function_code == GET_COMM_EVENT_LOG and byte_count < 6:
+            return LENGTH_IMPOSSIBLE
+        if byte_count % 2 and READ_HOLDING_REGISTERS <= function_code and (
+            function_code <= READ_INPUT_REGISTERS or function_code == READ_WRITE_MULTIPLE_REGISTERS
+        ):
+            return LENGTH_IMPOSSIBLE
+        return 2 + byte_count
     elif (
         function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == WRITE_MULTIPLE_COILS
         or function_code == WRITE_MULTIPLE_REGISTERS or function_code == GET_COMM_EVENT_COUNTER
@@ -166,7 +176,8 @@ cdef int read_diagnostics(request_t* request) noexcept nogil:
     if sub_function == RESTART_COMMUNICATIONS_OPTION:
         return 0 if value == 0x0000 or value == 0xFF00 else ILLEGAL_DATA_VALUE
     if sub_function == CHANGE_ASCII_INPUT_DELIMITER:
-        return ILLEGAL_DATA_VALUE if value & 0xFF else 0
+        # A colon starts a frame: as its end no frame would ever end, and nothing could undo it.
+        return ILLEGAL_DATA_VALUE if value & 0xFF or value >> 8 == 58 else 0
     return ILLEGAL_DATA_VALUE if value else 0
 
 
@@ -497,8 +508,8 @@ cdef bytes group_bytes(list groups, int function_code):
     return bytes(result)
 
 
-cdef list registers_of(const uint8_t* data, int length):
-    return [load_u16(data + i) for i in range(0, length - 1, 2)]
+cdef list registers_of(const uint8_t* data, int quantity):
+    return [load_u16(data + 2 * i) for i in range(quantity)]
 
 
 cdef list bits_of(const uint8_t* data, int quantity):
@@ -534,11 +545,12 @@ def request_length(pdu):
 
 
 def response_length(pdu):
-    """Return the length in bytes that the response ``pdu`` says it has; see :func:`request_length`."""
+    """Return the length in bytes that the response ``pdu`` says it has; see :func:`request_length`. An impossible byte count gives -1."""
     cdef Py_ssize_t length
     cdef bytes data = bytes(memoryview(pdu))
     cdef const uint8_t* at = bytes_at(data, &length)
-    return response_length_of(at, <int> length) or None
+    cdef int said = response_length_of(at, <int> length)
+    return LENGTH_BY_CHECKSUM if said == LENGTH_IMPOSSIBLE else said or None
 
 
 def encode_request(int function_code, **fields):
@@ -626,10 +638,10 @@ def decode_request(pdu):
     elif function_code == WRITE_MULTIPLE_COILS:
         fields["bits"] = bits_of(request.data, request.quantity)
     elif function_code == WRITE_MULTIPLE_REGISTERS:
-        fields["registers"] = registers_of(request.data, request.data_length)
+        fields["registers"] = registers_of(request.data, request.data_length // 2)
     elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
         fields["write_address"] = request.write_address
-        fields["registers"] = registers_of(request.data, request.data_length)
+        fields["registers"] = registers_of(request.data, request.data_length // 2)
     elif function_code == MASK_WRITE_REGISTER:
         fields["and_mask"] = request.and_mask
         fields["or_mask"] = request.or_mask
@@ -759,7 +771,7 @@ def decode_response(pdu):
     elif function_code in (1, 2):
         fields["bits"] = bits_of(response.data, 8 * response.data_length)
     elif function_code in (3, 4, 23, 24):
-        fields["registers"] = registers_of(response.data, response.data_length)
+        fields["registers"] = registers_of(response.data, response.data_length // 2)
     elif function_code in (5, 6, 15, 16, 22):
         fields["address"] = response.address
         if function_code == WRITE_SINGLE_COIL:
@@ -821,5 +833,5 @@ cdef list response_groups(const response_t* response):
         records = get_bytes(&reader, max(length, 0))
         if reader.failed or length < 0 or length % 2:
             raise FramingError("a group of the file record response has a length that does not add up")
-        groups.append(registers_of(records, length))
+        groups.append(registers_of(records, length // 2))
     return groups

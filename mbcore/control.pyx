@@ -293,9 +293,11 @@ cdef class ModbusControlBlock:
         memset(&self.control, 0, sizeof(self.control))
         self.control.delimiter = b"\n"
         self.control.run_indicator = 0xFF
+        self.Identity = ModbusDeviceIdentification({0: "mbcore", 1: "mbcore", 2: __version__})
 
     def __init__(self, identity=None):
-        self.Identity = ModbusDeviceIdentification({0: "mbcore", 1: "mbcore", 2: __version__}) if identity is None else identity
+        if identity is not None:
+            self.Identity = identity
 
     @property
     def Identity(self):
@@ -333,8 +335,8 @@ cdef class ModbusControlBlock:
     @Delimiter.setter
     def Delimiter(self, delimiter):
         code = ord(delimiter) if isinstance(delimiter, (str, bytes)) and len(delimiter) == 1 else delimiter
-        if not isinstance(code, int) or not 0 <= code <= 0xFF:
-            raise ConfigurationError(f"the ASCII delimiter {delimiter!r} is not one character")
+        if not isinstance(code, int) or not 0 <= code <= 0xFF or code == ord(":"):
+            raise ConfigurationError(f"the ASCII delimiter {delimiter!r} is not one character other than a colon, which starts a frame")
         self.control.delimiter = code
 
     @property

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t
 
 from mbcore.codec cimport request_t, response_t
 from mbcore.control cimport control_t
@@ -12,4 +12,5 @@ cdef bint writes(uint8_t function_code) noexcept nogil
 cdef bint needs_python(const unit_t* unit, uint8_t function_code) noexcept nogil
 cdef int execute(unit_t* unit, control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil
 cdef int execute_in_python(object context, const request_t* request, response_t* response, uint8_t* data, object report) except -1
+cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1

@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 
-from mbcore.codec cimport read_request, request_t, response_head, response_t, write_response
+from mbcore.codec cimport bits_of, read_request, registers_of, request_t, response_head, response_t, write_response
 from mbcore.constants cimport *
 from mbcore.control cimport (
     BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events, identity_t,
@@ -300,14 +300,6 @@ cdef int execute(unit_t* unit, control_t* control, const request_t* request, res
 
 # ---- where the table is Python's ------------------------------------------------------------------------------------------------------
 
-cdef list bits_of(const uint8_t* data, int quantity):
-    return [bool(data[i >> 3] >> (i & 7) & 1) for i in range(quantity)]
-
-
-cdef list registers_of(const uint8_t* data, int quantity):
-    return [load_u16(data + 2 * i) for i in range(quantity)]
-
-
 cdef object values_of(object context, int function_code, int address, int quantity):
     """What the user's `getValues` answers, checked."""
     values = context.getValues(function_code, address, quantity)
@@ -381,11 +373,21 @@ cdef int execute_in_python(object context, const request_t* request, response_t*
         return call(context, request, response, data)
     except RequestError as error:
         return error.exception_code
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if report is not None:
             place = f"function {request.function_code}, address {request.address}"
             report(f"a data block failed at {place}; the master is answered with exception 04", error)
         return SERVER_DEVICE_FAILURE
+
+
+cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF:
+    """The holding register at `address`, 0 where the user's code fails."""
+    try:
+        return register_from(values_of(context, MASK_WRITE_REGISTER, address, 1)[0])
+    except (Exception, SystemExit) as error:
+        if report is not None:
+            report(f"a data block failed at address {address}", error)
+        return 0
 
 
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1:
@@ -417,7 +419,7 @@ cdef int tell(ModbusServerContext store, object report, int unit_id, str table, 
     for observer in store.observers:
         try:
             observer(unit_id, table, address, list(values))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if report is not None:
                 report(f"the observer {observer!r} failed", error)
     return 0

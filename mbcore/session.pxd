@@ -37,6 +37,8 @@ cdef class Session:
     cdef bint in_noise
     # silence has come: the bytes in the buffer are all there will be
     cdef bint final
+    # t3.5 has passed, and what is left is given a little longer
+    cdef bint quiet
     # when the last byte came, seconds
     cdef double last
 
@@ -64,11 +66,15 @@ cdef class Session:
     # the request that a trace hook has let through
     cdef uint8_t[256] traced_pdu
 
+    cdef int initialised(self) except -1
+    cdef int finish(self, int start) except -1
     cdef bytes taken(self)
     cdef int run(self, const uint8_t* at, const uint8_t* end) except -1
     cdef int feed(self) noexcept nogil
+    cdef void drop_reply(self) noexcept nogil
     cdef void count_damage(self) noexcept nogil
     cdef int answer(self) noexcept nogil
+    cdef bint is_ours(self) noexcept nogil
     cdef int admit(self) noexcept nogil
     cdef uint8_t* data_place(self) noexcept nogil
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil

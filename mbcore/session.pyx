@@ -18,7 +18,7 @@ from mbcore.control cimport (
     count_received,
 )
 from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
-from mbcore.execute cimport EXECUTE_IN_PYTHON, execute, execute_in_python, needs_python, notify, writes
+from mbcore.execute cimport EXECUTE_IN_PYTHON, execute, execute_in_python, needs_python, notify, value_of, writes
 from mbcore.framer.base cimport CLOSE, DROP, FOUND, LONGEST_ADU, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport write_to, writer_t, written
@@ -41,6 +41,9 @@ cdef enum:
     BUFFER = 2 * LONGEST_ADU
     # room for replies beyond this is given back between calls
     OUT_KEPT = 65536
+
+# How long a frame may pause on a serial line, seconds: USB adapters deliver up to 16 ms late, and a busy machine reads later still.
+cdef double LATE = 0.05
 
 
 cdef class Session:
@@ -71,7 +74,8 @@ cdef class Session:
         self.framer = framer()
         self.framer.line = serial
         if serial and frame_gap > 0 and not self.framer.patience_fixed:
-            self.framer.patience = frame_gap
+            self.framer.gap = frame_gap
+            self.framer.patience = max(frame_gap, LATE)
         self.store = store
         self.control = ModbusControlBlock() if control is None else control
         self.serial = serial
@@ -113,7 +117,9 @@ cdef class Session:
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef const uint8_t* end = at + len(held)
         cdef size_t part
+        self.initialised()
         self.last = now
+        self.quiet = False
         while at < end and not self.closing:
             if not self.held:
                 self.run(at, end)
@@ -127,18 +133,39 @@ cdef class Session:
 
     def deadline(self):
         """Return when :meth:`expire` wants to be called, on the clock of ``now``; None where no partial frame waits."""
+        self.initialised()
         if not self.held or not self.framer.patience:
             return None
-        return self.last + self.framer.patience
+        return self.last + (self.framer.gap if self.framer.gap and not self.quiet else self.framer.patience)
 
     def expire(self, double now):
-        """Silence has come: find what stands in the partial frame, discard the rest, and return the replies."""
+        """Silence has come: answer the frame that ends with it, in the end discard what is left, and return the replies."""
+        cdef int start
+        self.initialised()
+        if self.held and self.framer.gap and not self.quiet and now >= self.last + self.framer.gap:
+            # The end of a frame, wherever it began, unless the rest of it is only late: a gap never splits a complete frame.
+            self.quiet = True
+            start = self.framer.find_last(self.buffer, self.held)
+            if start >= 0:
+                if start:
+                    self.count_damage()
+                self.finish(start)
         if self.held and self.framer.patience and now >= self.last + self.framer.patience:
-            self.final = True
-            self.run(self.buffer, self.buffer + self.held)
-            self.final = False
+            if self.framer.gap:
+                # Nothing in it was said to anyone for sure.
+                self.count_damage()
+                self.held = 0
+            else:
+                self.finish(0)
             self.in_noise = False
         return self.taken()
+
+    cdef int finish(self, int start) except -1:
+        """Take what stands in the buffer from `start` on: nothing more belongs to it."""
+        self.final = True
+        self.run(self.buffer + start, self.buffer + self.held)
+        self.final = False
+        return 0
 
     def datagram(self, data):
         """Take one datagram, which holds one ADU, and return its reply. One of another length is discarded, and nothing else is (TG)."""
@@ -146,11 +173,14 @@ cdef class Session:
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef Py_ssize_t length = len(held)
+        self.initialised()
         memset(&frame, 0, sizeof(frame))
         self.framer.delimiter = self.control.control.delimiter
         if 0 < length <= self.framer.longest:
             if self.framer.find(at, <int> length, True, &frame) == FOUND and frame.consumed == length:
+                self.final = True
                 self.run(at, at + length)
+                self.final = False
             elif frame.damaged:
                 self.count_damage()
                 self.in_noise = False
@@ -162,6 +192,11 @@ cdef class Session:
         self.out_length = 0
         self.in_noise = False
         self.closing = False
+
+    cdef int initialised(self) except -1:
+        if self.framer is None:
+            raise TypeError("this session was made without __init__")
+        return 0
 
     cdef bytes taken(self):
         cdef bytes replies
@@ -220,12 +255,20 @@ cdef class Session:
                 continue
             self.in_noise = False
             if self.serial:
-                # Another frame follows: whoever asked before has given up, and a reply now would collide (SL 2.4.1).
-                self.out_length = 0
+                self.drop_reply()
             answered = self.answer()
             if answered != FED:
                 return answered
         return FED
+
+    cdef void drop_reply(self) noexcept nogil:
+        # Another frame follows: whoever asked before has given up, and a reply now would collide (SL 2.4.1).
+        cdef control_t* control = &self.control.control
+        if self.out_length:
+            self.out_length = 0
+            lock_image()
+            control.counters[SERVER_NO_RESPONSE] += 1
+            unlock_image()
 
     cdef void count_damage(self) noexcept nogil:
         # A run of bytes that are dropped one after the other is one error.
@@ -240,7 +283,7 @@ cdef class Session:
         cdef int admitted
         if not self.reserve():
             return FED
-        if self.traced:
+        if self.traced and self.is_ours():
             self.trace_request()
         lock_image()
         admitted = self.admit()
@@ -250,6 +293,12 @@ cdef class Session:
         if admitted == DONE:
             return self.conclude()
         return PYTHON if admitted == PYTHON else FED
+
+    cdef bint is_ours(self) noexcept nogil:
+        cdef const frame_t* frame = &self.exchange.frame
+        return not frame.response and (
+            self.store.units.by_id[frame.unit_id] != NULL or not self.serial or self.broadcast_enable and not frame.unit_id
+        )
 
     cdef int admit(self) noexcept nogil:
         """Count the frame, pass the unit gate, decode, execute. DONE: `refused` is the outcome."""
@@ -355,6 +404,11 @@ cdef class Session:
             exchange.response.exception_code = <uint8_t> exchange.refused
             if not exchange.ready:
                 write_response(&exchange.response, &writer)
+            if writer.failed:
+                # No response of ours is that long; if one were, the master is told rather than sent a part of it.
+                writer = write_to(adu + self.framer.head, MAX_PDU)
+                exchange.response.exception_code = SERVER_DEVICE_FAILURE
+                write_response(&exchange.response, &writer)
             length = exchange.ready or <int> written(&writer)
             if self.traced:
                 length = self.trace_response(writer.start, length)
@@ -423,7 +477,7 @@ cdef class Session:
             if self.executed[unit_id >> 3] >> (unit_id & 7) & 1:
                 if exchange.request.function_code == MASK_WRITE_REGISTER:
                     # Every unit has its own result.
-                    exchange.response.value = self.store[unit_id].getValues(MASK_WRITE_REGISTER, exchange.request.address)[0]
+                    exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)
                 notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
         return 0
 

@@ -210,17 +210,6 @@ def check_address(address: Any, default_port: int) -> tuple[str, int]:
     raise ConfigurationError(f'the address is {address!r}: give (interface, port), e.g. ("", {default_port}), with a port in 0..65535')
 
 
-def refuse_custom_functions(custom_functions: Any) -> None:
-    """Only an empty list can be honoured so far.
-
-    :raises ConfigurationError: when there are any
-    """
-    if custom_functions:
-        raise ConfigurationError(
-            "custom_functions cannot be used yet: this version answers the specification's function codes only; leave the keyword out"
-        )
-
-
 def _what(thing: object) -> str:
     """A word on what the user gave instead of the right thing."""
     if isinstance(thing, type):

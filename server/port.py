@@ -10,7 +10,7 @@ from mbcore.errors import ConfigurationError, LineError
 
 try:
     import termios
-except ImportError:  # not a POSIX system
+except ImportError:  # pragma: no cover - not a POSIX system
     termios = None  # type: ignore[assignment]
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from typing import Any
 
-import serial
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import connectionDone
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
-from mbcore.errors import ConfigurationError, LineError
-
 from .factory import ModbusServerFactory
+from .port import open_port
 from .tcp import ModbusTcpProtocol
 
 try:
@@ -80,7 +77,7 @@ class LinePort(SerialPort):
 
     def _serialFactory(self, *args: Any, **settings: Any) -> Any:
         # inter_byte_timeout=0 makes a read without data fail: the empty read it would be otherwise looks like a line that has gone.
-        port = serial.Serial(*args, exclusive=True, inter_byte_timeout=0, **settings)
+        port = open_port(*args, inter_byte_timeout=0, **settings)
         if termios is not None:
             # A break, which an RS-485 pair without bias makes, must not flush the input.
             attributes = termios.tcgetattr(port.fileno())
@@ -110,33 +107,12 @@ def open_line(
     :raises LineError: when the port is absent, busy, not permitted or no serial port
     :raises ConfigurationError: when it does not know the speed or the character format
     """
-    line = factory.line
-    try:
-        return LinePort(
-            factory,
-            baudrate=baudrate,
-            bytesize=bytesize,
-            parity=parity,
-            stopbits=stopbits,
-            xonxoff=xonxoff,
-            rtscts=rtscts,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"the serial line {line} cannot be set up: {error}") from error
-    except OSError as error:
-        refused = LineError(_refusal(line, error))
-        refused.errno = error.errno
-        raise refused from error
-
-
-def _refusal(line: str, error: OSError) -> str:
-    """Why a port does not open, and the way out."""
-    match error.errno:
-        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
-            return f"there is no serial port {line}: plug the adapter in, or give port= one of those in /dev/serial/by-id"
-        case errno.EACCES | errno.EPERM:
-            return f"the serial port {line} is not permitted to this user: run `sudo usermod -aG dialout $USER` and log in again"
-        case errno.EBUSY | errno.EWOULDBLOCK:
-            return f"the serial port {line} is in use by another program: stop it (`sudo fuser -v {line}` names it), or choose another"
-        case _:
-            return f"the serial port {line} does not open: {error}; check that port= names a serial device"
+    return LinePort(
+        factory,
+        baudrate=baudrate,
+        bytesize=bytesize,
+        parity=parity,
+        stopbits=stopbits,
+        xonxoff=xonxoff,
+        rtscts=rtscts,
+    )

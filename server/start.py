@@ -199,11 +199,11 @@ def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
             f"{kind} port {port} needs a right that this process does not have: run"
             f" `sudo setcap cap_net_bind_service=+ep {os.path.realpath(sys.executable)}`,"
             " set AmbientCapabilities=CAP_NET_BIND_SERVICE in its service unit,"
-            ' or choose a port above 1023, e.g. address=("", 5020)'
+            " or choose a port above 1023, e.g. 5020"
         )
     if error.errno == errno.EADDRINUSE:
         command = "ss -lunp" if kind == "UDP" else "ss -ltnp"
-        return f"{kind} port {port} is in use by another program: stop it (`sudo {command}` names it), or choose another port in address="
+        return f"{kind} port {port} is in use by another program: stop it (`sudo {command}` names it), or choose another port"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f'this machine has no interface {host}: give the address of one of its own (`ip -br address` lists them), or "" for all'
-    return f"{kind} port {port} cannot be opened: {error}; choose another in address="
+    return f"{kind} port {port} cannot be opened: {error}; choose another"

@@ -317,8 +317,8 @@ def test_frames_are_logged_when_asked_twice(demo, run):
     run(f"read tcp {HOST} -p {serving.port} -r 199")
     code, _, errors = serving.stop()
     assert code == 0
-    assert "<00><01><00><00><00><06><01><03><00><C7><00><01>" in errors
-    assert "[00][01][00][00][00][05][01][03][02][00][00]" in errors
+    assert "00 01 00 00 00 06 01 03 00 c7 00 01" in errors
+    assert "00 01 00 00 00 05 01 03 02 00 00" in errors
 
 
 @pytest.mark.live

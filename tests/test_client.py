@@ -1,5 +1,6 @@
 """The small client: requests and answers over every framing, and what it says when there is no answer."""
 
+import errno
 import os
 import re
 import socket
@@ -7,6 +8,7 @@ import ssl
 import termios
 
 import pytest
+import serial
 
 from mbcore import (
     ModbusAsciiFramer,
@@ -20,6 +22,7 @@ from mbcore import (
 )
 from mbcore.errors import ConfigurationError, FramingError, LineError, RequestError
 from mbcore.server import client as module
+from mbcore.server import port
 from mbcore.server.client import Client, client_tls, connect_serial, connect_tcp, connect_udp
 from mbcore.session import Session
 from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
@@ -292,6 +295,29 @@ def test_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_aga
     for _ in range(3):
         connect_serial(pseudo_terminal, parity="E").close()
         connect_serial(pseudo_terminal, parity="E", bytesize=7).close()
+
+
+def test_port_opens_where_there_is_no_termios(pseudo_terminal, monkeypatch):
+    monkeypatch.setattr(port, "termios", None)
+    connect_serial(pseudo_terminal, parity="N").close()
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOENT, "there is no serial port /dev/ttyX: plug the adapter in"),
+        (errno.EACCES, "/dev/ttyX is not permitted to this user: run `sudo usermod -aG dialout"),
+        (errno.EBUSY, "/dev/ttyX is in use by another program: stop it"),
+    ],
+)
+def test_port_that_does_not_open_is_named_with_the_way_out(monkeypatch, number, sentence):
+    def refuse(*_, **__):
+        raise serial.SerialException(number, "could not open port")
+
+    monkeypatch.setattr("serial.Serial", refuse)
+    with pytest.raises(LineError, match=sentence) as refused:
+        connect_serial("/dev/ttyX")
+    assert refused.value.errno == number
 
 
 def test_driver_that_refuses_the_settings_is_a_sentence(pseudo_terminal, monkeypatch):

@@ -154,3 +154,8 @@ def test_listen_only_mode_is_the_applications_to_set(control):
     assert it.ask(READ) is None
     control.ListenOnly = False
     assert it.ask(READ) == pdu("03 02 0005")
+
+
+def test_a_colon_as_delimiter_is_illegal_data_value(connect):
+    # it starts a frame: nothing could end one any more, nor undo it
+    assert connect(unit()).ask(pdu("08 0003 3A00")) == refused(8, 3)

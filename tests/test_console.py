@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.interfaces import IConchUser, ISession
 from twisted.conch.ssh.keys import Key
+from twisted.cred.credentials import SSHPrivateKey, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
@@ -210,6 +214,53 @@ def test_only_this_machine_is_served_unless_asked_otherwise(reactor):
     start_console({}, reactor)
     start_console({}, reactor, interface="10.0.0.1", port=2222)
     assert [(server[3], server[0]) for server in reactor.tcpServers] == [("127.0.0.1", DEFAULT_PORT), ("10.0.0.1", 2222)]
+
+
+def test_reactor_is_the_installed_one_unless_another_is_given(reactor, monkeypatch):
+    monkeypatch.setattr("twisted.internet.reactor", reactor, raising=False)
+    start_console({})
+    assert len(reactor.tcpServers) == 1
+
+
+def log_in_directly(reactor, credentials):
+    """What the portal says: the conch user, or why not."""
+    said = []
+    portal = reactor.tcpServers[-1][1].wrappedFactory.portal
+    portal.login(credentials, None, IConchUser).addCallbacks(lambda it: said.append(it[1]), lambda failure: said.append(failure.type))
+    return said[0]
+
+
+def test_only_the_password_of_the_log_is_let_in_under_any_name(reactor, caplog):
+    start_console({}, reactor)
+    password = re.search(r"the password for this run is (\S+)\)", caplog.text)[1].encode()
+    for name in (b"anyone", b"root"):
+        assert IConchUser.providedBy(log_in_directly(reactor, UsernamePassword(name, password)))
+        for wrong in (b"", password[:-1], password + b"x"):
+            assert log_in_directly(reactor, UsernamePassword(name, wrong)) is UnauthorizedLogin
+
+
+def test_only_an_authorized_key_is_let_in_under_any_name(reactor, tmp_path):
+    friend, stranger = Key(Ed25519PrivateKey.generate()), Key(Ed25519PrivateKey.generate())
+    file = tmp_path / "authorized_keys"
+    file.write_bytes(friend.public().toString("openssh") + b" friend\n")
+    start_console({}, reactor, authorized_keys=file)
+
+    def signed_by(key, name):
+        return SSHPrivateKey(name, key.sshType(), key.public().blob(), b"data", key.sign(b"data"))
+
+    assert IConchUser.providedBy(log_in_directly(reactor, signed_by(friend, b"anyone")))
+    assert IConchUser.providedBy(log_in_directly(reactor, signed_by(friend, b"root")))
+    assert log_in_directly(reactor, signed_by(stranger, b"anyone")) is UnauthorizedLogin
+    assert log_in_directly(reactor, UsernamePassword(b"anyone", b"")) is UnhandledCredentials
+
+
+def test_shell_knows_the_namespace_and_survives_a_resized_window(reactor, caplog):
+    start_console({"answer": 42}, reactor)
+    password = re.search(r"the password for this run is (\S+)\)", caplog.text)[1].encode()
+    session = ISession(log_in_directly(reactor, UsernamePassword(b"anyone", password)))
+    assert session.chainedProtocolFactory().protocolArgs[0] == {"answer": 42}
+    session.windowChanged((48, 160, 0, 0))
+    session.eofReceived()
 
 
 def host_key(reactor):

@@ -1,5 +1,6 @@
 """Slave and server contexts: the application's side, files, queues, observers, and contexts of a user's own."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 from adu import block, image, master, one_unit, pdu, refused, serial_line, units, words
 
+import mbcore
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
 from mbcore.errors import ConfigurationError, ModbusError, NoSuchSlaveException, ParameterException, RequestError
 
@@ -371,7 +373,10 @@ def test_a_context_with_default_blocks_costs_at_most_600_kilobytes():
         "        for start in range(0, 65000, 500): context.setValues(fx, start, [1] * 500)",
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 50)",
     ])
-    kilobytes = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    # The same mbcore as here, whatever the current folder is.
+    place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
+    run = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, env=place)
+    kilobytes = float(run.stdout)
     assert kilobytes <= 600
 
 
@@ -382,3 +387,39 @@ def test_memory_is_given_back():
         slave.setValues(3, 0, [1] * 1000)
         slave.store["h"] = block([1] * 1000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+# Live views and subclasses
+
+def test_files_may_be_updated_through_one_view():
+    slave = image(files={9: [1]})
+    files = slave.files
+    files.update({1: [1, 2], 2: [3]})
+    files[5] = [5]
+    assert {number: list(records) for number, records in files.items()} == {9: [1], 1: [1, 2], 2: [3], 5: [5]}
+    del files[9]
+    assert sorted(slave.files) == [1, 2, 5]
+
+
+def test_a_subclass_that_answers_itself_keeps_its_files_queues_and_server_id():
+    class Own(ModbusSlaveContext):
+        def getValues(self, fx, address, count=1):
+            return [address] * count
+
+    slave = Own(zero_mode=True, files={1: [7, 8]}, fifos={4: [1]})
+    slave.reportSlaveIdData = b"abc"
+    it = master("socket", slave)
+    assert it.ask(pdu("03 0009 0001")) == pdu("03 02 0009")
+    assert it.ask(pdu("14 07 06 0001 0000 0002")) == pdu("14 06 05 06 0007 0008")
+    assert it.ask(pdu("18 0004")) == pdu("18 0004 0001 0001")
+    assert it.ask(b"\x11") == pdu("11 03") + b"abc"
+
+
+def test_a_public_function_code_keeps_its_table():
+    with pytest.raises(ConfigurationError, match="has a table"):
+        image().register(3, "own", block([5]))
+
+
+def test_one_context_without_single_is_refused_with_the_way_out():
+    with pytest.raises(ConfigurationError, match=r"slaves=\{1: context\}"):
+        ModbusServerContext(slaves=image(), single=False)

@@ -113,3 +113,16 @@ def test_an_object_too_long_for_any_response_is_the_users_error():
 def test_an_unknown_identity_is_the_users_error(keywords):
     with pytest.raises((ConfigurationError, TypeError)):
         ModbusDeviceIdentification(**keywords)
+
+
+def test_a_colon_is_no_delimiter():
+    with pytest.raises(ConfigurationError, match="colon"):
+        ModbusControlBlock().Delimiter = ":"
+
+
+def test_a_subclass_that_forgets_init_has_an_identity():
+    class Own(ModbusControlBlock):
+        def __init__(self):
+            pass
+
+    assert Own().Identity.VendorName == "mbcore"

@@ -56,6 +56,13 @@ def test_values_are_there_at_once_and_move_every_second(context, clock, sensor):
     assert now["sine"] == pytest.approx(1.0)
 
 
+def test_clock_is_the_installed_reactors_unless_another_is_given(context, clock, sensor, monkeypatch):
+    monkeypatch.setattr("twisted.internet.reactor", clock, raising=False)
+    DemoValues(context, sensor).start()
+    clock.advance(1)
+    assert live(context)["counter"] == 1
+
+
 def test_sine_turns_once_a_minute(context, clock, sensor):
     DemoValues(context, sensor).start(clock)
     for second in range(1, 61):

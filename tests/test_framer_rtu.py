@@ -1,7 +1,9 @@
 """RTU (SL 2.5.1): what ends a frame, what silence means, and what is said to and by other units on the line."""
 
 import pytest
-from adu import FRAME_GAP, block, crc_bytes, image, master, pdu, refused, units, wrap_rtu
+from adu import FRAME_GAP, block, crc_bytes, image, master, one_unit, pdu, refused, units, wrap_rtu
+
+from mbcore import ModbusControlBlock
 
 READ = pdu("03 0000 0002")
 ANSWER = pdu("03 04 0005 0006")
@@ -202,3 +204,31 @@ def test_no_reply_while_another_frame_follows_on_the_line(slave):
     it = master("rtu-serial", units(u1=slave))
     assert it.send(wrap_rtu(READ) + foreign("read")) == b""
     assert it.ask(READ) == ANSWER
+
+
+@pytest.mark.parametrize("pause", [0.002, 0.005, 0.016, 0.045])
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_request_whose_second_half_comes_late_is_answered(pause, cut):
+    # a USB adapter delivers every 16 ms: t3.5 of silence seen by a program splits no frame
+    it, frame = master("rtu-serial", units(u1=image(hr=block([5])))), wrap_rtu(pdu("03 0000 0001"))
+    assert it.session.receive(frame[:cut], it.now) == b""
+    while it.session.deadline() is not None and it.session.deadline() <= it.now + pause:
+        assert it.session.expire(it.session.deadline()) == b""
+    assert it.session.receive(frame[cut:], it.now + pause) == wrap_rtu(pdu("03 02 0005"))
+
+
+def test_what_stays_broken_is_given_up_and_counted_once():
+    it = master("rtu-serial", units(u1=image(hr=block([5]))), control := ModbusControlBlock())
+    it.session.receive(wrap_rtu(pdu("10 0000 0002 04 0001 0002"))[:9], it.now)
+    assert it.silence() == b""
+    assert it.session.deadline() is None
+    assert control.Counter.BusCommunicationError == 1
+
+
+@pytest.mark.parametrize("unit", range(1, 248))
+def test_the_first_bytes_of_a_request_are_no_response_of_another_unit(unit):
+    # 04 0083 with unit 3 begins like an empty response with a right CRC
+    it = master("rtu-serial", one_unit(image(ir=block([7] * 0x100))))
+    frame = wrap_rtu(pdu("04 0083 0001"), unit)
+    out = b"".join(it.session.receive(frame[i : i + 1], it.now) for i in range(len(frame)))
+    assert out == wrap_rtu(pdu("04 02 0007"), unit)

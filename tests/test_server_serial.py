@@ -93,7 +93,7 @@ def test_a_line_that_is_closed_is_not_reported_gone(caplog):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (SerialException(errno.ENOENT, "could not open port"), "there is no serial port /dev/ttyX: plug the adapter in, or give port="),
+        (SerialException(errno.ENOENT, "could not open port"), "there is no serial port /dev/ttyX: plug the adapter in, or choose"),
         (SerialException(errno.EACCES, "could not open port"), "/dev/ttyX is not permitted to this user: .*usermod -aG dialout"),
         (SerialException(errno.EBUSY, "could not open port"), "/dev/ttyX is in use by another program: .*fuser -v /dev/ttyX"),
         (SerialException("Could not configure port: (25, 'ioctl')"), "/dev/ttyX does not open: Could not configure.*a serial device"),
@@ -103,11 +103,19 @@ def test_a_port_that_does_not_open_is_one_sentence_with_the_way_out(reactor, mon
     def refuse(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(serial.serial, "Serial", refuse)
+    monkeypatch.setattr("serial.Serial", refuse)
     with pytest.raises(LineError, match=sentence) as caught:
         StartSerialServer(port="/dev/ttyX", reactor=reactor, defer_reactor_run=True)
     assert caught.value.errno == error.errno
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.live
+def test_a_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(reactor, line):
+    for _ in range(3):
+        server = StartSerialServer(port=line[1], parity="E", reactor=reactor, defer_reactor_run=True)
+        server.stop()
+        reactor.advance(1.0)
 
 
 @pytest.mark.parametrize("settings", [{"parity": "X"}, {"bytesize": 9}, {"stopbits": 3}])
@@ -149,7 +157,7 @@ class FakePort:
     ],
 )
 def test_the_line_is_set_up_as_asked_and_for_this_process_alone(reactor, monkeypatch, given, asked):
-    monkeypatch.setattr(serial.serial, "Serial", FakePort)
+    monkeypatch.setattr("serial.Serial", FakePort)
     with pytest.raises(LineError):
         StartSerialServer(reactor=reactor, defer_reactor_run=True, **given)
     args, settings = FakePort.asked

@@ -22,7 +22,7 @@ from adu import (
     wrap_socket,
 )
 
-from mbcore import ModbusControlBlock, ModbusSequentialDataBlock, ModbusSocketFramer
+from mbcore import ModbusControlBlock, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer
 from mbcore.errors import RequestError
 from mbcore.session import Session
 
@@ -400,3 +400,55 @@ def test_rtu_over_tcp_answers_each_of_several_frames():
     it = Master(LINES["rtu"], "whole", LINES["rtu"].session(units(u1=unit(1), u2=unit(2))))
     requests = [wrap_rtu(READ, n) for n in (1, 2, 1)]
     assert it.send(b"".join(requests)) == b"".join(wrap_rtu(pdu("03 02") + words(n), n) for n in (1, 2, 1))
+
+
+def test_a_datagram_of_the_wrong_length_for_its_function_is_refused_and_leaves_nothing_behind():
+    it = master("rtu", image(hr=block([5])))
+    for request in ("10 0000 0001 64 0001", "03 0000 00"):
+        assert it.session.datagram(wrap_rtu(pdu(request))) == wrap_rtu(refused(pdu(request)[0], 3))
+        assert it.session.deadline() is None
+    assert it.session.datagram(wrap_rtu(READ)) == wrap_rtu(pdu("03 02 0005"))
+
+
+def test_a_session_without_init_raises_instead_of_crashing():
+    session = Session.__new__(Session)
+    for call in (lambda: session.receive(b"\0", 0.0), lambda: session.datagram(b"\0"), session.deadline, lambda: session.expire(0.0)):
+        with pytest.raises(TypeError, match="without __init__"):
+            call()
+
+
+def test_a_block_that_exits_is_exception_4():
+    class Exits(ModbusSequentialDataBlock):
+        def getValues(self, address, count=1):
+            raise SystemExit
+
+    reports = []
+    it = master("socket", image(hr=Exits(0, [1])), report=lambda sentence, error: reports.append(error))
+    assert it.ask(READ) == refused(3, 4)
+    assert [type(error) for error in reports] == [SystemExit]
+
+
+def test_a_trace_hook_that_exits_changes_nothing():
+    def exits(sending, traced):
+        raise SystemExit
+
+    assert master("socket", image(hr=block([5])), trace_pdu=exits).ask(READ) == pdu("03 02 0005")
+
+
+def test_a_context_that_fails_while_observers_are_told_of_a_broadcast_does_no_harm():
+    class Fails(ModbusSlaveContext):
+        asked = 0
+
+        def getValues(self, fx, address, count=1):
+            self.asked += 1
+            if self.asked > 1:
+                raise RuntimeError("gone")
+            return [0x12]
+
+    reports, told = [], []
+    store = ModbusServerContext({1: Fails(zero_mode=True)}, single=False)
+    store.add_observer(lambda *event: told.append(event))
+    it = master("rtu-serial", store, report=lambda sentence, error: reports.append(str(error)))
+    assert it.ask(pdu("16 0000 00F2 0025"), unit=0) is None
+    assert reports == ["gone"]
+    assert len(told) == 1

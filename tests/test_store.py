@@ -369,3 +369,47 @@ def test_the_image_may_be_rebuilt_while_masters_use_it():
         for thread in threads:
             thread.join()
     assert len(answers) > len(requests)
+
+
+class Treacherous:
+    """Compares like a number, and raises when it is asked for one."""
+
+    def __le__(self, other):
+        return True
+
+    __lt__ = __ge__ = __gt__ = __le__
+
+    def __add__(self, other):
+        return self
+
+    def __index__(self):
+        raise ValueError("not now")
+
+
+@pytest.mark.parametrize("make", [lambda: ModbusSequentialDataBlock(0, [1, 2]), lambda: ModbusSparseDataBlock({0: 1, 1: 2})])
+def test_a_number_that_raises_leaves_the_image_unlocked(make):
+    it = make()
+    for call in (lambda: it.getValues(Treacherous(), 1), lambda: it.getValues(0, Treacherous()), lambda: it.setValues(Treacherous(), [1])):
+        with pytest.raises(ValueError, match="not now"):
+            call()
+    assert it.getValues(0, 2) == [1, 2]
+
+
+def test_a_slice_writes_only_its_own_addresses(monkeypatch):
+    it = ModbusSequentialDataBlock(0, [0] * 10)
+    written = []
+    view = it.values
+
+    class Spy:
+        def __getattr__(self, name):
+            return getattr(it, name)
+
+        def _write(self, index, values):
+            written.append((index, values))
+            it._write(index, values)
+
+    view._block = Spy()
+    view[2:4] = [7, 8]
+    view[0:9:4] = [1, 2, 3]
+    assert written == [(2, [7, 8]), (0, [1]), (4, [2]), (8, [3])]
+    assert it.getValues(0, 10) == [1, 0, 7, 8, 2, 0, 0, 0, 3, 0]

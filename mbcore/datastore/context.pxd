@@ -7,7 +7,6 @@ cdef enum:
     COILS = 1
     INPUT_REGISTERS = 2
     HOLDING_REGISTERS = 3
-    TABLES = 4
 
 # A file or a FIFO queue of a unit.
 ctypedef struct numbered_t:
@@ -40,13 +39,14 @@ cdef image_t* numbered(const numbered_t* entries, uint32_t count, uint16_t numbe
 
 cdef class ModbusSlaveContext:
     cdef unit_t unit
+    # a subclass answers itself: no table in C
+    cdef bint foreign
     # {"d" "c" "i" "h" or a user's own key: block}
     cdef dict blocks
     cdef dict file_blocks
     cdef dict fifo_blocks
     cdef dict own_functions
     cdef bytes own_server_id
-    cdef bint foreign
     cdef object __weakref__
 
 

@@ -96,7 +96,7 @@ cdef class ModbusSlaveContext:
     @property
     def files(self):
         """The files, {file number: live list of records}; assign to a key, or a whole dict."""
-        return NumberedMapping(self.file_blocks, file_blocks_from, self._publish_files)
+        return NumberedMapping(self._files, file_blocks_from, self._publish_files)
 
     @files.setter
     def files(self, files):
@@ -105,7 +105,7 @@ cdef class ModbusSlaveContext:
     @property
     def fifos(self):
         """The FIFO queues, {pointer address: live list of values}; the first value is the oldest. More than 31 values answer 03."""
-        return NumberedMapping(self.fifo_blocks, fifo_blocks_from, self._publish_fifos)
+        return NumberedMapping(self._fifos, fifo_blocks_from, self._publish_fifos)
 
     @fifos.setter
     def fifos(self, fifos):
@@ -145,7 +145,12 @@ cdef class ModbusSlaveContext:
         return key
 
     def register(self, fc, fx, datablock=None):
-        """Make the function code ``fc`` of this context act on the block ``datablock`` under the key ``fx`` of :attr:`store`."""
+        """Make the custom function code ``fc`` of this context act on the block ``datablock`` under the key ``fx`` of :attr:`store`.
+
+        :raises ConfigurationError: ``fc`` is a public function code, which has its table
+        """
+        if fc in KEY_OF_FUNCTION:
+            raise ConfigurationError(f"function code {fc} has a table: put the block there, context.store[{KEY_OF_FUNCTION[fc]!r}] = block")
         self._attach(fx, ModbusSequentialDataBlock.create() if datablock is None else datablock)
         self.own_functions[fc] = fx
 
@@ -175,6 +180,12 @@ cdef class ModbusSlaveContext:
     def _blocks(self):
         return self.blocks
 
+    def _files(self):
+        return self.file_blocks
+
+    def _fifos(self):
+        return self.fifo_blocks
+
     def _attach(self, key, block):
         cdef image_t* image = NULL
         for name in ("validate", "getValues", "setValues", "reset"):
@@ -182,7 +193,7 @@ cdef class ModbusSlaveContext:
                 raise ConfigurationError(
                     f"{block!r} is no data block for {key!r}: it has no method {name}(); use ModbusSequentialDataBlock(address, values)"
                 )
-        if isinstance(block, BaseModbusDataBlock) and not (<BaseModbusDataBlock> block).overrides():
+        if not self.foreign and isinstance(block, BaseModbusDataBlock) and not (<BaseModbusDataBlock> block).overrides():
             image = &(<BaseModbusDataBlock> block).image
         held = self.blocks.get(key)
         if key in TABLE_OF_KEY:
@@ -266,6 +277,8 @@ cdef class ModbusServerContext:
             if hasattr(slaves, "items"):
                 raise ConfigurationError("slaves is a dict of units: write ModbusServerContext(slaves=..., single=False)")
             self[0] = ModbusSlaveContext() if slaves is None else slaves
+        elif slaves is not None and not hasattr(slaves, "items"):
+            raise ConfigurationError("slaves is one context: write ModbusServerContext(slaves={1: context}, single=False), or single=True")
         else:
             for unit_id, context in dict(slaves or {}).items():
                 self[unit_id] = context
@@ -369,7 +382,7 @@ cdef class ModbusServerContext:
 
 
 cdef unit_t* unit_of(object context):
-    if isinstance(context, ModbusSlaveContext) and not (<ModbusSlaveContext> context).foreign:
+    if isinstance(context, ModbusSlaveContext):
         return &(<ModbusSlaveContext> context).unit
     return &FOREIGN
 

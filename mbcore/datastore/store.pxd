@@ -8,13 +8,6 @@ ctypedef struct image_t:
     uint32_t base
     uint32_t count
 
-# Which of a block's three methods are Python's.
-cdef enum override_t:
-    OVERRIDES_NOTHING = 0
-    OVERRIDES_VALIDATE = 1
-    OVERRIDES_GET_VALUES = 2
-    OVERRIDES_SET_VALUES = 4
-
 # The index in `words` of `quantity` consecutive addresses, -1 where one of them does not exist. 32-bit sums: nothing wraps.
 cdef int64_t locate(const image_t* image, uint32_t address, uint32_t quantity) noexcept nogil
 
@@ -27,7 +20,7 @@ cdef void store_bits(image_t* image, int64_t index, uint32_t quantity, const uin
 cdef class BaseModbusDataBlock:
     cdef image_t image
     cdef object __weakref__
-    cdef int overrides(self) except -1
+    cdef bint overrides(self) except -1
 
 
 cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):

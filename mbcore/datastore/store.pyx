@@ -140,10 +140,13 @@ cdef list read_words(image_t* image, object address, object count, bint by_index
     """A list of `count` words from `address` (or from the index `address`), atomically; None where they are not all there."""
     cdef int64_t index = -1
     cdef Py_ssize_t i, quantity
+    cdef uint32_t first
     cdef uint16_t* copy
     if not 0 <= address < ADDRESSES or not 0 <= count <= ADDRESSES:
         return None
-    quantity = count
+    # Numbers of a user's own kind run Python code: all of it here, none with the image locked.
+    first = address.__index__()
+    quantity = count.__index__()
     if quantity == 0:
         return []
     copy = <uint16_t*> PyMem_Malloc(quantity * sizeof(uint16_t))
@@ -151,10 +154,7 @@ cdef list read_words(image_t* image, object address, object count, bint by_index
         raise MemoryError()
     try:
         lock_image()
-        if not by_index:
-            index = locate(image, address, quantity)
-        elif <Py_ssize_t> address + quantity <= image.count:
-            index = address
+        index = place_of(image, first, quantity, by_index)
         if index >= 0:
             memcpy(copy, image.words + index, quantity * sizeof(uint16_t))
         unlock_image()
@@ -165,23 +165,29 @@ cdef list read_words(image_t* image, object address, object count, bint by_index
 
 cdef bint write_words(image_t* image, object address, list values, bint by_index) except -1:
     """Write `values` from `address` (or from the index `address`), all or nothing; False where the addresses are not all there."""
-    cdef int64_t index = -1
+    cdef int64_t index
     cdef Py_ssize_t quantity = len(values)
+    cdef uint32_t first
     cdef uint16_t* words
     if not values:
         return True
-    words = words_from(values, address)
-    if 0 <= address < ADDRESSES and quantity <= ADDRESSES:
-        lock_image()
-        if not by_index:
-            index = locate(image, address, quantity)
-        elif <Py_ssize_t> address + quantity <= image.count:
-            index = address
-        if index >= 0:
-            memcpy(image.words + index, words, quantity * sizeof(uint16_t))
-        unlock_image()
+    if not 0 <= address < ADDRESSES or quantity > ADDRESSES:
+        return False
+    first = address.__index__()
+    words = words_from(values, first)
+    lock_image()
+    index = place_of(image, first, quantity, by_index)
+    if index >= 0:
+        memcpy(image.words + index, words, quantity * sizeof(uint16_t))
+    unlock_image()
     free(words)
     return index >= 0
+
+
+cdef int64_t place_of(const image_t* image, uint32_t first, Py_ssize_t quantity, bint by_index) noexcept nogil:
+    if not by_index:
+        return locate(image, first, <uint32_t> quantity)
+    return first if first + quantity <= image.count else -1
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------------------------
@@ -199,8 +205,8 @@ cdef class BaseModbusDataBlock:
         free(self.image.words)
         free(self.image.keys)
 
-    cdef int overrides(self) except -1:
-        cdef int found = OVERRIDES_NOTHING
+    cdef bint overrides(self) except -1:
+        """Whether one of the three methods is Python's."""
         cls = type(self)
         # A subclass' instance has a dict of its own, and a script may put a function there.
         own = getattr(self, "__dict__", ())
@@ -208,14 +214,11 @@ cdef class BaseModbusDataBlock:
             if isinstance(self, base):
                 break
         if base is BaseModbusDataBlock:
-            return OVERRIDES_VALIDATE | OVERRIDES_GET_VALUES | OVERRIDES_SET_VALUES
-        if cls.validate is not base.validate or "validate" in own:
-            found |= OVERRIDES_VALIDATE
-        if cls.getValues is not base.getValues or "getValues" in own:
-            found |= OVERRIDES_GET_VALUES
-        if cls.setValues is not base.setValues or "setValues" in own:
-            found |= OVERRIDES_SET_VALUES
-        return found
+            return True
+        return (
+            cls.validate is not base.validate or cls.getValues is not base.getValues or cls.setValues is not base.setValues
+            or not {"validate", "getValues", "setValues"}.isdisjoint(own)
+        )
 
     def default(self, count, value=False):
         """Make the block ``count`` addresses from 0, each ``value``, which :meth:`reset` goes back to."""
@@ -445,10 +448,13 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
     def validate(self, address, count=1):
         """Return whether the ``count`` addresses from ``address`` all exist; at least one must be asked for."""
         cdef int64_t index
+        cdef uint32_t first, quantity
         if not 0 <= address < ADDRESSES or not 1 <= count <= ADDRESSES:
             return False
+        first = address.__index__()
+        quantity = count.__index__()
         lock_image()
-        index = locate(&self.image, address, count)
+        index = locate(&self.image, first, quantity)
         unlock_image()
         return index >= 0
 
@@ -487,8 +493,13 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
     def _snapshot(self):
         return snapshot(self)
 
-    def _write(self, dict changes):
-        merge(self, spread(changes), True)
+    def _read(self, address):
+        values = read_words(&self.image, address, 1, False)
+        return None if values is None else values[0]
+
+    def _write(self, address, value):
+        if not write_words(&self.image, address, [value], False):
+            merge(self, spread({address: value}), True)
 
     def _remove(self, address):
         values = snapshot(self)

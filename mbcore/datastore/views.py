@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, MutableSequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, MutableSequence, ValuesView
 from typing import Any, overload
 
 
@@ -37,15 +37,21 @@ class SequenceView(MutableSequence[int]):
         return self._block._read(self._index(index), 1)[0]
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
-        if isinstance(index, slice):
-            values = list(self)
-            values[index] = value
-            if len(values) == len(self):
-                self._block._write(0, values)
-            else:
-                self._block.values = values
-        else:
+        if not isinstance(index, slice):
             self._block._write(self._index(index), [value])
+            return
+        places = range(len(self))[index]
+        values = list(value)
+        if len(values) != len(places):
+            everything = list(self)
+            everything[index] = values
+            self._block.values = everything
+        elif places.step == 1:
+            # Only these: what a master writes elsewhere meanwhile stays.
+            self._block._write(places.start, values)
+        else:
+            for place, single in zip(places, values, strict=True):
+                self._block._write(place, [single])
 
     def __delitem__(self, index: int | slice) -> None:
         values = list(self)
@@ -98,13 +104,24 @@ class MappingView(MutableMapping[int, int]):
         return iter(snapshot_of(self._block))
 
     def __getitem__(self, address: int) -> int:
-        return snapshot_of(self._block)[address]
+        value: int | None = self._block._read(address) if isinstance(address, int) else None
+        if value is None:
+            raise KeyError(address)
+        return value
 
     def __setitem__(self, address: int, value: int) -> None:
-        self._block._write({address: value})
+        self._block._write(address, value)
 
     def __delitem__(self, address: int) -> None:
         self._block._remove(address)
+
+    def items(self) -> ItemsView[int, int]:
+        """The pairs (address, value), read at once."""
+        return snapshot_of(self._block).items()
+
+    def values(self) -> ValuesView[int]:
+        """The values, read at once."""
+        return snapshot_of(self._block).values()
 
     def copy(self) -> dict[int, int]:
         """Return the values as a dict of their own."""
@@ -148,31 +165,39 @@ class BlockMapping(MutableMapping[str, Any]):
 
 
 class NumberedMapping(MutableMapping[int, Any]):
-    """The files or FIFO queues of a slave context: {number: live list}."""
+    """The files or FIFO queues of a slave context: {number: live list}.
 
-    __slots__ = ("_blocks", "_make", "_publish")
+    :param held: returns the blocks by number
+    :param make: makes blocks of {number: values}
+    :param publish: puts other blocks in their place
+    """
+
+    __slots__ = ("_held", "_make", "_publish")
 
     def __init__(
-        self, blocks: dict[int, Any], make: Callable[[dict[int, Any]], dict[int, Any]], publish: Callable[[dict[int, Any]], None]
+        self,
+        held: Callable[[], dict[int, Any]],
+        make: Callable[[dict[int, Any]], dict[int, Any]],
+        publish: Callable[[dict[int, Any]], None],
     ) -> None:
-        self._blocks = blocks
+        self._held = held
         self._make = make
         self._publish = publish
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return len(self._held())
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._blocks)
+        return iter(self._held())
 
     def __getitem__(self, number: int) -> Any:
-        return self._blocks[number].values
+        return self._held()[number].values
 
     def __setitem__(self, number: int, values: Any) -> None:
-        self._publish({**self._blocks, **self._make({number: values})})
+        self._publish({**self._held(), **self._make({number: values})})
 
     def __delitem__(self, number: int) -> None:
-        remaining = dict(self._blocks)
+        remaining = dict(self._held())
         del remaining[number]
         self._publish(remaining)
 

@@ -34,6 +34,8 @@ cdef class Framer:
     cdef int longest
     # seconds of silence after which a partial frame is given up; 0: never
     cdef double patience
+    # seconds of silence that end a frame on a line; bytes may still come late, so what is partial stays until `patience` is over
+    cdef double gap
     # whether that is the framing's own, not the line's t3.5
     cdef bint patience_fixed
     # whether this is a serial line: other units answer on it, and silence ends a frame
@@ -55,6 +57,8 @@ cdef class Framer:
     cdef frame_t frame
     # `final`: silence has come, nothing more belongs to these bytes
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil
+    # how many bytes before a whole frame that ends with the last byte; -1 where there is none
+    cdef int find_last(self, const uint8_t* data, int length) noexcept nogil
     # close the ADU around the PDU that stands at `adu + head`; returns the ADU's length, its bytes from `adu` on
     cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil
 

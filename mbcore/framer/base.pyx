@@ -36,6 +36,9 @@ cdef class Framer:
         frame.consumed = length
         return DROP
 
+    cdef int find_last(self, const uint8_t* data, int length) noexcept nogil:
+        return -1
+
     cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil:
         return 0
 
@@ -161,16 +164,18 @@ def parse_response(framer, data):
     """
     cdef Framer instance = framer()
     cdef frame_t frame
-    cdef bytes held = bytes(data)
+    cdef bytes held = bytes(memoryview(data))
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
     cdef int found, skipped = 0, length = <int> min(len(held), instance.longest + 1)
     instance.client = True
+    if not held:
+        return None
     memset(&frame, 0, sizeof(frame))
     found = instance.find(at, length, False, &frame)
     while found == DROP and not frame.damaged and skipped + frame.consumed < length:
         skipped += frame.consumed
         found = instance.find(at + skipped, length - skipped, False, &frame)
-    if found == MORE or not held:
+    if found == MORE:
         return None
     if found != FOUND:
         raise FramingError(f"{held[:32].hex(' ')} is no frame")

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t
 
 from mbcore.checksum cimport crc16_from, crc16_of
 from mbcore.codec cimport LENGTH_BY_CHECKSUM, LENGTH_NEEDS_MORE, custom_length_of, request_length_of, response_length_of
-from mbcore.constants cimport MAX_ADU_RTU
+from mbcore.constants cimport DIAGNOSTICS, MAX_ADU_RTU
 from mbcore.framer.base cimport DROP, FOUND, MORE, Framer, frame_t
 
 cdef enum:
@@ -16,6 +16,8 @@ cdef enum:
     SHORTEST = 4
     # what stands around a PDU
     AROUND = 3
+    # a frame of 08 with two bytes of data
+    QUERY = 8
 
 
 cdef bint intact(const uint8_t* data, int length) noexcept nogil:
@@ -67,14 +69,17 @@ cdef class ModbusRtuFramer(Framer):
                 # On a line 0x80 marks the exception response of another unit, or our own come back.
                 if self.client or self.line and length > 1 and data[1] & 0x80:
                     continue
-                if self.custom != NULL and length > 1 and self.custom.known[data[1]]:
-                    size = custom_length_of(self.custom, data + 1, length - 1)
-                else:
-                    size = request_length_of(data + 1, length - 1)
+                size = self.request_size(data, length)
             if size == LENGTH_NEEDS_MORE:
                 pending = True
             elif size == LENGTH_BY_CHECKSUM:
-                size = intact_prefix(data, min(length, MAX_ADU_RTU))
+                # On a line silence ends it: any beginning of noise has a right CRC now and then. Query data are mostly two bytes.
+                if not self.line:
+                    size = intact_prefix(data, min(length, MAX_ADU_RTU))
+                elif data[1] == DIAGNOSTICS and length >= QUERY and intact(data, QUERY):
+                    size = QUERY
+                else:
+                    size = 0
                 if size:
                     return found(data, size, response, frame)
                 pending = True
@@ -84,15 +89,34 @@ cdef class ModbusRtuFramer(Framer):
                 pending = True
             elif intact(data, size + AROUND):
                 return found(data, size + AROUND, response, frame)
-        if final or not pending and not self.line and not self.client:
+        if final or length >= MAX_ADU_RTU or not pending and not self.line and not self.client:
             # A frame of another length than its function's is a frame where all of it is there: the codec refuses it (03).
-            if SHORTEST <= length <= MAX_ADU_RTU and not data[1] & 0x80 and intact(data, length):
-                return found(data, length, False, frame)
+            size = min(length, MAX_ADU_RTU)
+            if size >= SHORTEST and not data[1] & 0x80 and intact(data, size):
+                return found(data, size, False, frame)
         if not final and length < MAX_ADU_RTU and (pending or self.line):
             return MORE
         frame.consumed = 1
         frame.damaged = True
         return DROP
+
+    cdef int request_size(self, const uint8_t* data, int length) noexcept nogil:
+        # Of the PDU.
+        if self.custom != NULL and length > 1 and self.custom.known[data[1]]:
+            return custom_length_of(self.custom, data + 1, length - 1)
+        return request_length_of(data + 1, length - 1)
+
+    cdef int find_last(self, const uint8_t* data, int length) noexcept nogil:
+        cdef int start
+        for start in range(max(0, length - MAX_ADU_RTU), length - SHORTEST + 1):
+            if not intact(data + start, length - start):
+                continue
+            if start == 0:
+                # All of it: whatever its function's length is.
+                return 0
+            if self.request_size(data + start, length - start) + AROUND == length - start:
+                return start
+        return -1
 
     cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil:
         cdef int crc

@@ -103,7 +103,7 @@ def trace(
         result = pdu if after == before else after
         if not 1 <= len(result) <= 253:
             raise ModbusError(f"trace_pdu returned a PDU of {len(result)} bytes; 1..253 are possible")
-    except Exception as error:
+    except BaseException as error:  # it can go nowhere from here
         if report is not None:
             report("the trace_pdu hook failed; the message goes on as it was", error)
         return pdu

@@ -33,7 +33,7 @@ def execute_custom(
             raise ModbusError(f"the response {response!r} has {len(answer)} bytes; {int(Limit.MAX_PDU)} fit a PDU")
     except RequestError as error:
         return bytes([code | 0x80, error.exception_code])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if report is not None:
             name = decoder.lookupPduClass(code).__name__
             report(f"{name} failed at function {code}; the master is answered with exception 04", error)
