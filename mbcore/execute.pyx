@@ -15,8 +15,8 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from mbcore.codec cimport bits_of, read_request, registers_of, request_t, response_head, response_t, write_response
 from mbcore.constants cimport *
 from mbcore.control cimport (
-    BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events, identity_t,
-    restart_communications,
+    BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events,
+    identity_t, restart_communications,
 )
 from mbcore.datastore.context cimport (
     COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_of, unit_t,

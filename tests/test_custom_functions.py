@@ -78,7 +78,9 @@ def test_a_custom_request_is_answered_by_its_class(line, bytewise, slave):
     assert ask(line, one_unit(slave), pdu("37 0002 0003"), bytewise=bytewise) == [pdu("37 02 0009")]
 
 
-@pytest.mark.parametrize(("cls", "request_pdu"), [(SumRequest, "37 0002 0003"), (CountedRequest, "37 04 0002 0003")], ids=["fixed", "counted"])
+@pytest.mark.parametrize(
+    ("cls", "request_pdu"), [(SumRequest, "37 0002 0003"), (CountedRequest, "37 04 0002 0003")], ids=["fixed", "counted"]
+)
 @pytest.mark.parametrize("line", ["rtu", "rtu-serial", "tls"])
 def test_where_no_length_stands_in_the_frame_the_class_declares_it(line, cls, request_pdu, slave):
     session = LINES[line].session(one_unit(slave), decoder=decoder_of(cls))
@@ -141,7 +143,8 @@ def test_a_custom_request_counts_like_any_other(slave):
     session = LINES["socket"].session(one_unit(slave), control, decoder=decoder_of(SumRequest))
     for count in ("0001", "0011"):
         session.receive(LINES["socket"].wrap(pdu("37 0000" + count), 1, 0), 0.0)
-    assert (control.Counter.SlaveMessage, control.Counter.Event, control.Counter.BusExceptionError, control.Counter.SlaveBusy) == (2, 1, 1, 1)
+    counter = control.Counter
+    assert (counter.SlaveMessage, counter.Event, counter.BusExceptionError, counter.SlaveBusy) == (2, 1, 1, 1)
 
 
 def test_listen_only_holds_for_custom_requests_too(slave):

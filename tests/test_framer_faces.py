@@ -75,7 +75,9 @@ def test_the_message_knows_where_it_came_from(line):
     assert message.protocol_id == 0
 
 
-@pytest.mark.parametrize(("unit", "single", "expected"), [(9, False, 1), ([1, 9], False, 1), ([1, 2], False, 0), ([1], True, 1), (255, False, 1)])
+@pytest.mark.parametrize(
+    ("unit", "single", "expected"), [(9, False, 1), ([1, 9], False, 1), ([1, 2], False, 0), ([1], True, 1), (255, False, 1)]
+)
 @pytest.mark.parametrize("line", [LINES[name] for name in NAMES if name != "tls"], ids=[name for name in NAMES if name != "tls"])
 def test_only_the_units_asked_for_are_handed_on(line, unit, single, expected):
     framer, seen = line.framer(Decoder()), []

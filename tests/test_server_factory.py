@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSocketFramer
 from mbcore.errors import ConfigurationError
+from mbcore.messages import ModbusRequest, ModbusResponse
 from mbcore.server import IgnoredKeywordWarning, ModbusServerFactory, ModbusUdpProtocol
 
 DONE = Failure(ConnectionDone())
@@ -29,7 +30,7 @@ def test_the_attributes_that_pymodbus_users_know():
     assert factory.framer is ModbusSocketFramer
     assert factory.control.ListenOnly is False
     assert factory.ignore_missing_slaves is False
-    assert factory.decoder is None
+    assert factory.decoder.lookupPduClass(3).__name__ == "ReadHoldingRegistersRequest"
 
 
 def test_without_a_store_there_are_default_blocks():
@@ -72,9 +73,39 @@ def test_the_warning_for_an_unused_keyword_points_at_the_users_line(server):
     assert caught[0].filename == __file__
 
 
-def test_custom_functions_are_refused():
-    with pytest.raises(ConfigurationError, match="custom_functions"):
-        ModbusServerFactory(custom_functions=[object])
+class EchoRequest(ModbusRequest):
+    function_code = 0x41
+    _rtu_frame_size = 6
+
+    def decode(self, data):
+        self.data = data
+
+    def execute(self, context):
+        response = ModbusResponse()
+        response.function_code = 0x41
+        response.encode = lambda: self.data
+        return response
+
+
+def test_custom_functions_are_answered_by_their_classes():
+    session = ModbusServerFactory(custom_functions=[EchoRequest]).buildSession()
+    request = bytes.fromhex("0007 0000 0004 01 41 1234")
+    assert session.receive(request, 0.0) == request
+
+
+def test_a_class_registered_later_answers_new_connections():
+    factory = ModbusServerFactory()
+    factory.decoder.register(EchoRequest)
+    request = bytes.fromhex("0007 0000 0004 01 41 1234")
+    assert factory.buildSession().receive(request, 0.0) == request
+
+
+def test_a_custom_function_without_a_frame_size_is_refused_in_one_sentence():
+    class Sizeless(ModbusRequest):
+        function_code = 0x41
+
+    with pytest.raises(ConfigurationError, match="_rtu_frame_size"):
+        ModbusServerFactory(custom_functions=[Sizeless])
 
 
 def test_hooks_are_checked():

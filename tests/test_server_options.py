@@ -26,7 +26,6 @@ from mbcore.server.options import (
     check_identity,
     check_store,
     find_framer,
-    refuse_custom_functions,
     take_options,
 )
 
@@ -228,13 +227,3 @@ def test_an_address_is_interface_and_port(address, found):
 def test_another_address_is_refused(address):
     with pytest.raises(ConfigurationError, match=r"the address is .*: give \(interface, port\), e\.g\. .*, with a port in 0\.\.65535"):
         check_address(address, 502)
-
-
-@pytest.mark.parametrize("nothing", [None, [], ()])
-def test_no_custom_functions_are_fine(nothing):
-    refuse_custom_functions(nothing)
-
-
-def test_custom_functions_are_refused_until_they_work():
-    with pytest.raises(ConfigurationError, match="custom_functions cannot be used yet"):
-        refuse_custom_functions([object])

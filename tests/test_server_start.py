@@ -164,9 +164,9 @@ def test_keywords_are_checked_under_the_functions_name(reactor, tls_context, fun
 
 
 @pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartTlsServer])
-def test_custom_functions_are_refused_and_an_empty_list_is_not(reactor, tls_context, function):
+def test_a_custom_function_that_is_no_request_is_refused_and_an_empty_list_is_not(reactor, tls_context, function):
     start(reactor, function, custom_functions=[])
-    with pytest.raises(ConfigurationError, match="custom_functions cannot be used yet"):
+    with pytest.raises(ConfigurationError, match="derive it from ModbusRequest"):
         start(reactor, function, custom_functions=[object])
 
 

@@ -49,12 +49,13 @@ cdef class Framer:
 
     def checkFrame(self):
         """Return whether a whole, undamaged frame is there; what stands before it is dropped."""
-        cdef int found
+        cdef int found, length
         # A script may be at either end of the line, and whose protocol it is it sees itself.
         self.line = True
         self.any_protocol = True
         while self.pdu is None and self.pending:
-            found = self.find(<const uint8_t*> PyBytes_AsString(self.pending), <int> min(len(self.pending), LONGEST_ADU), False, &self.frame)
+            length = min(len(self.pending), LONGEST_ADU)
+            found = self.find(<const uint8_t*> PyBytes_AsString(self.pending), length, False, &self.frame)
             if found == FOUND:
                 self.pdu = self.frame.pdu[:self.frame.pdu_length]
             elif found == DROP:

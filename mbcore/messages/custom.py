@@ -17,7 +17,7 @@ def execute_custom(
     transaction_id: int,
     report: Callable[[str, BaseException], object] | None,
 ) -> bytes:
-    """Return the response PDU that the class registered with ``decoder`` makes of the request ``pdu``; b"" where it does not want to respond.
+    """Return the response PDU that the class registered with ``decoder`` makes of the request ``pdu``; b"" where it does not respond.
 
     What ``execute`` raises is an answer: a RequestError its own exception code, anything else 04.
     """
