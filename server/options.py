@@ -37,7 +37,7 @@ _START_KEYWORDS = frozenset({"context", "console", "defer_reactor_run"})
 UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address"}
 TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog"}
 TLS_KEYWORDS = TCP_KEYWORDS | {"certfile", "keyfile", "cafile", "sslctx"}
-SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"port", "baudrate", "bytesize", "parity", "stopbits", "timeout", "xonxoff", "rtscts"}
+SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"port", "baudrate", "bytesize", "parity", "stopbits", "xonxoff", "rtscts"}
 
 # pymodbus 3's newer words for the same thing.
 _ALIASES = {"ignore_missing_devices": "ignore_missing_slaves", "custom_pdu": "custom_functions"}
@@ -48,6 +48,10 @@ class _Unused(NamedTuple):
 
     advice: str  # what to do instead
     silent: tuple[object, ...] = (None, False)  # values that ask for nothing beyond what happens anyway
+
+    def asks(self, value: object) -> bool:
+        """Whether the user asks for something with this value; 0 is not False here, a port 0 asks for a free one."""
+        return not any(type(value) is type(nothing) and value == nothing for nothing in self.silent)
 
 
 _UNUSED = {
@@ -82,9 +86,14 @@ _UNUSED = {
     "rtscts": _Unused("it belongs to StartSerialServer"),
     "sslctx": _Unused("it belongs to StartTlsServer"),
     "stopbits": _Unused("it belongs to StartSerialServer"),
-    "timeout": _Unused("a server waits for requests without a limit"),
+    "timeout": _Unused("a server waits for requests without a limit", (None, 0, 0.0)),
     "xonxoff": _Unused("it belongs to StartSerialServer"),
 }
+
+# Keywords that users try on a server, and whose they are.
+_CONTEXT_KEYWORDS = {"single": "ModbusServerContext", "slaves": "ModbusServerContext", "zero_mode": "ModbusSlaveContext"}
+# How alike two words are when one may be a slip of the pen: above "factory" and "reactor" (0.71), not above "prot" and "port" (0.75).
+_ALIKE = 0.75
 
 _FRAMER_WORDS: dict[str, type] = {
     "socket": ModbusSocketFramer,
@@ -99,15 +108,16 @@ class IgnoredKeywordWarning(UserWarning):
     """A keyword of a pymodbus server has no effect here; the text says what to do instead."""
 
 
-def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], stacklevel: int = 3) -> dict[str, Any]:
+def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], stacklevel: int = 3, **named: Any) -> dict[str, Any]:
     """The keywords of ``given`` that ``caller`` uses, under their own names.
 
     A keyword that only some other pymodbus server uses gets one :class:`IgnoredKeywordWarning`.
 
     :param stacklevel: how far up the user's own line is, as for :func:`warnings.warn`
-    :raises TypeError: for a keyword that no server knows; names the nearest known one
+    :param named: parameters of the caller that ``given`` may hold under another name; an empty one is left out
+    :raises TypeError: for a keyword that no server knows; names the nearest known one, or the class that it belongs to
     """
-    options: dict[str, Any] = {}
+    options = {name: value for name, value in named.items() if value}
     for word, value in given.items():
         name = _ALIASES.get(word, word)
         if name in known:
@@ -115,15 +125,21 @@ def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], s
                 raise TypeError(f"{caller}() got {name!r} twice: {word!r} is another name for it")
             options[name] = value
         elif name in _UNUSED:
-            if not any(value is silent for silent in _UNUSED[name].silent):
+            if _UNUSED[name].asks(value):
                 warnings.warn(f"{caller}() ignores {word!r}: {_UNUSED[name].advice}", IgnoredKeywordWarning, stacklevel=stacklevel)
         else:
-            import difflib  # 230 KB that only a mistake needs
-
-            nearest = difflib.get_close_matches(word, sorted(known | _UNUSED.keys() | _ALIASES.keys()), n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it knows {', '.join(sorted(known))}"
-            raise TypeError(f"{caller}() has no keyword {word!r}; {hint}")
+            raise TypeError(f"{caller}() has no keyword {word!r}; {_hint(word, known)}")
     return options
+
+
+def _hint(word: str, known: frozenset[str]) -> str:
+    """What to do about a keyword that no server has."""
+    if word in _CONTEXT_KEYWORDS:
+        return f"it belongs to {_CONTEXT_KEYWORDS[word]}"
+    import difflib  # 230 KB that only a mistake needs
+
+    nearest = difflib.get_close_matches(word, sorted(known | _UNUSED.keys() | _ALIASES.keys()), n=1, cutoff=_ALIKE)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"it knows {', '.join(sorted(known))}"
 
 
 def check_store(store: object) -> ModbusServerContext:
@@ -194,7 +210,8 @@ def check_count(name: str, value: Any, lowest: int) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= lowest:
         return value
-    raise ConfigurationError(f"{name} is {value!r}: give a whole number, {lowest} or more")
+    kind = "" if value is None or type(value) is int else f", a {type(value).__name__}"
+    raise ConfigurationError(f"{name} is {value!r}{kind}: give a whole number, {lowest} or more")
 
 
 def check_address(address: Any, default_port: int) -> tuple[str, int]:

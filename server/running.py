@@ -20,9 +20,11 @@ from .factory import ModbusServerBase
 
 _log = logging.getLogger(__name__)
 
-# StopServer() takes no argument: here, and only here, the servers of this process are known, and the reactors that a Start function runs.
+# StopServer() takes no argument: here, and only here, the servers of this process are known, the reactors that a Start function runs, and
+# those that it left to the user to run, with defer_reactor_run.
 _servers: set[RunningServer] = set()
 _reactors_run: set[Any] = set()
+_reactors_left: set[Any] = set()
 # Of two threads that start a server, one runs the reactor and the other has to find it running.
 _starting = threading.Lock()
 
@@ -109,12 +111,15 @@ class RunningServer:
 def StopServer() -> None:
     """Stop every server that the Start functions started in this process; can be called in any thread.
 
-    When a Start function runs the reactor, the reactor is stopped, and that function returns. Otherwise the reactor runs on: called in its
-    thread this function returns before the ports are free, called in another thread it waits for that.
+    As in pymodbus the reactor is stopped too, be it run by a Start function, which returns then, or by the user after one with
+    ``defer_reactor_run=True``; to stop a server alone there is its handle's ``stop()``. A reactor that ran already when the first server
+    joined it runs on, and so does one that is not running yet: called in its thread this function returns before the ports are free,
+    called in another thread it waits for that.
 
     :raises ReactorNotRunning: when there is nothing to stop
     """
-    reactors, servers = tuple(_reactors_run), tuple(_servers)
+    reactors = _reactors_run | {reactor for reactor in tuple(_reactors_left) if reactor.running}
+    servers = tuple(_servers)
     if not reactors and not servers:
         raise ReactorNotRunning("there is no server to stop: no Start function has started one, or it is stopped already")
     for reactor in reactors:
@@ -160,7 +165,9 @@ def start_server(
         turn.enter_context(_starting)
         if not reactor.running:
             if defer_reactor_run:
-                return open_all()
+                server = open_all()
+                _reactors_left.add(reactor)
+                return server
             if getattr(reactor, "_startedBefore", False):
                 raise ReactorNotRestartable(
                     "Twisted's reactor runs once in a process: let it run, stop a server by its handle's stop() and start the next one"

@@ -61,10 +61,10 @@ def StartTcpServer(
     :raises TypeError: for an unknown keyword; those of other pymodbus servers get an :class:`~mbcore.server.IgnoredKeywordWarning`
     :raises ReactorNotRestartable: when the reactor has run before and has been stopped
     """
-    options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS)
+    options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
     backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
-    factory = ModbusServerFactory(context, identity=identity, custom_functions=custom_functions, **options)
+    factory = ModbusServerFactory(context, identity=identity, **options)
     listen = partial(factory.reactor.listenTCP, port, factory, backlog, host)
     return start_server(partial(_open_port, "TCP", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
 
@@ -90,13 +90,13 @@ def StartTlsServer(
     :param cafile: PEM file with the certificates that clients' certificates must come from; None: clients need none
     :param sslctx: twisted.internet.ssl.CertificateOptions or a pyOpenSSL Context, instead of the files
     """
-    options = take_options("StartTlsServer", kwargs, TLS_KEYWORDS)
+    options = take_options("StartTlsServer", kwargs, TLS_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, TLS_PORT)
     from .tls import tls_context
 
     tls = tls_context(certfile=certfile, keyfile=keyfile, cafile=cafile, sslctx=sslctx)
     backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
-    factory = ModbusServerFactory(context, identity=identity, custom_functions=custom_functions, **options)
+    factory = ModbusServerFactory(context, identity=identity, **options)
     listen = partial(factory.reactor.listenSSL, port, factory, tls, backlog, host)
     return start_server(partial(_open_port, "TLS", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
 
@@ -111,9 +111,9 @@ def StartUdpServer(
     **kwargs: Any,
 ) -> RunningServer:
     """Serve Modbus UDP; the parameters are those of :func:`StartTcpServer` without ``max_connections`` and ``backlog``."""
-    options = take_options("StartUdpServer", kwargs, UDP_KEYWORDS)
+    options = take_options("StartUdpServer", kwargs, UDP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
-    protocol = ModbusUdpProtocol(context, identity=identity, custom_functions=custom_functions, **options)
+    protocol = ModbusUdpProtocol(context, identity=identity, **options)
     listen = partial(_listen_udp, protocol, host, port)
     return start_server(partial(_open_port, "UDP", protocol, host, port, listen), protocol.reactor, console, defer_reactor_run)
 
@@ -139,16 +139,14 @@ def StartSerialServer(
     :param stopbits: 1 by default, 1.5 or 2
     :param xonxoff: software flow control, off by default
     :param rtscts: hardware flow control, off by default
-    :param timeout: accepted and not used
     """
-    options = take_options("StartSerialServer", kwargs, SERIAL_KEYWORDS)
+    options = take_options("StartSerialServer", kwargs, SERIAL_KEYWORDS, custom_functions=custom_functions)
     from .serial import ModbusSerialFactory, frame_gap, open_line
 
     line = options.pop("port", "/dev/ttyS0")
     if not isinstance(line, str | os.PathLike) or not os.fspath(line):
         raise ConfigurationError(f'the serial port is {line!r}: give port= the name of a device, e.g. "/dev/ttyUSB0"')
     baudrate = check_count("baudrate", options.pop("baudrate", 19200), 1)
-    options.pop("timeout", None)
     settings = {name: options.pop(name) for name in ("bytesize", "parity", "stopbits", "xonxoff", "rtscts") if name in options}
     factory = ModbusSerialFactory(
         context,
@@ -156,7 +154,6 @@ def StartSerialServer(
         identity,
         line=os.fspath(line),
         gap=frame_gap(baudrate),
-        custom_functions=custom_functions,
         **options,
     )
 
@@ -184,12 +181,17 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
 
 def _listen_udp(protocol: ModbusUdpProtocol, host: str, port: int) -> Any:
     # For a datagram port Twisted takes numbers only, for a TCP port names too.
-    if host and not isIPAddress(host) and not isIPv6Address(host):
+    if host and not _is_number(host):
         try:
             host = socket.gethostbyname(host)
         except OSError as error:
             raise CannotListenError(host, port, error) from error
     return protocol.reactor.listenUDP(port, protocol, host)
+
+
+def _is_number(host: str) -> bool:
+    """Whether it is an address rather than a name."""
+    return isIPAddress(host) or isIPv6Address(host)
 
 
 def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
@@ -205,5 +207,7 @@ def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
         command = "ss -lunp" if kind == "UDP" else "ss -ltnp"
         return f"{kind} port {port} is in use by another program: stop it (`sudo {command}` names it), or choose another port"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f'this machine has no interface {host}: give the address of one of its own (`ip -br address` lists them), or "" for all'
+        named = isinstance(error, socket.gaierror) and not _is_number(host)
+        reason = f"the name {host} cannot be resolved" if named else f"this machine has no interface {host}"
+        return f'{reason}: give the address of an interface of this machine (`ip -br address` lists them), or "" for all'
     return f"{kind} port {port} cannot be opened: {error}; choose another"

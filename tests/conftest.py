@@ -44,7 +44,7 @@ def _serve(request):
         if transport in ("rtu", "ascii", "binary"):
             keywords["line"] = Line()
             request.addfinalizer(keywords["line"].close)
-        elif transport == "tls":
+        elif transport in ("tls", "bare-tls"):
             keywords["certificates"] = request.getfixturevalue("certificates")
         device = Device(transport, **keywords)
         request.addfinalizer(device.kill)

@@ -302,6 +302,45 @@ def test_signal_stops_within_a_second_even_with_open_connections(demo, sign):
     assert seconds < 1
 
 
+MOMENTS = {
+    "before Twisted is there": "sys.meta_path.insert(0, Finder)",
+    "when the port is open": "from mbcore.server.demo import DemoValues; DemoValues.start = lambda *_: send()",
+    "when the reactor starts": "from twisted.internet import reactor; reactor.addSystemEventTrigger('before', 'startup', send)",
+    "twice": "from twisted.internet import reactor; reactor.callWhenRunning(lambda: (send(), send()))",
+}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_signal_ends_a_server_that_is_still_starting(moment, sign):
+    script = (
+        "import os, sys; from mbcore import cli\n"
+        f"def send(): os.kill(os.getpid(), {int(sign)})\n"
+        "class Finder: find_spec = lambda name, *_: send() if name == 'twisted' else None\n"
+        f"{MOMENTS[moment]}\n"
+        "sys.exit(cli.main(['serve', 'tcp', '-p', '0']))"
+    )
+    command = [sys.executable, "-P", "-c", script]
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_signals_are_the_callers_again_when_a_command_is_over(capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["serve", "rtu", "/dev/no-such-port"]) == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with cli._signals(lambda: None):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.live
 def test_busy_port_is_one_sentence(demo, capsys):
     port = demo("tcp", "-p", 0).port

@@ -2,10 +2,11 @@
 
 import subprocess
 import time
+from functools import partial
 
 import pytest
 from live import clients, programs
-from live.device import PATIENCE, TRANSPORTS
+from live.device import COILS, PATIENCE, TRANSPORTS
 from live.script import Course
 
 pytestmark = pytest.mark.live
@@ -26,6 +27,7 @@ CONVERSATIONS = [
     ("pymodbus2", "tcp"),
     ("pymodbus2", "udp"),
     ("pymodbus2", "tls"),
+    ("pymodbus2", "bare-tls"),
     ("pymodbus2", "rtu"),
     ("pymodbus2", "ascii"),
     ("pymodbus2", "binary"),
@@ -95,6 +97,16 @@ def test_what_one_client_writes_another_reads(transport, serve, connect):
         values = [number ^ id(first) & 0xFFFF for number in range(123)]
         first.ask("write_registers", 5, *values)
         assert second.ask("read_holding_registers", 5, 123) == values
+
+
+def test_tls_client_that_does_not_show_the_certificate_demanded_is_not_answered(serve, connect, monkeypatch):
+    device = serve("tls")
+    with monkeypatch.context() as nothing_to_show:
+        nothing_to_show.setattr(device.certificates, "client_context", partial(device.certificates.client_context, shown=False))
+        # It sees an alert or a lost connection, as the packets fall, and does not wrap all of them.
+        with pytest.raises((clients.ClientError, OSError)):
+            connect("pymodbus3", device).ask("read_coils", 0, 3)
+    assert connect("pymodbus3", device).ask("read_coils", 0, 3)[:3] == COILS[:3]
 
 
 @pytest.fixture

@@ -142,6 +142,20 @@ def scenario_deferred_servers_run_with_the_users_reactor():
     gone(second.port)
 
 
+def scenario_a_reactor_that_was_left_to_the_user_is_stopped_by_any_thread():
+    from twisted.internet import reactor
+
+    from mbcore.server import StartTcpServer, StopServer
+
+    server = StartTcpServer(address=("127.0.0.1", 0), defer_reactor_run=True)
+    stopper = threading.Thread(target=lambda: (ask(server.port), StopServer()))
+    reactor.callWhenRunning(stopper.start)
+    reactor.run()
+    stopper.join(PATIENCE)
+    assert not stopper.is_alive()
+    gone(server.port)
+
+
 def scenario_a_reactor_that_has_stopped_is_one_sentence():
     from twisted.internet.error import ReactorNotRestartable, ReactorNotRunning
 
@@ -169,9 +183,11 @@ def scenario_ports_that_are_refused_are_one_sentence():
     ):
         StartTcpServer(address=taken.getsockname())
     for function in (StartTcpServer, StartUdpServer):
-        for host in ("192.0.2.1", "nowhere.invalid", "2001:db8::1"):
+        for host in ("192.0.2.1", "2001:db8::1"):
             with pytest.raises(LineError, match=f"this machine has no interface {host}"):
                 function(address=(host, 0))
+        with pytest.raises(LineError, match=r"the name nowhere\.invalid cannot be resolved"):
+            function(address=("nowhere.invalid", 0))
     if os.geteuid() == 0:
         os.seteuid(65534)
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 502:

@@ -73,6 +73,21 @@ def test_a_value_that_asks_for_nothing_gets_no_warning():
         assert take_options("Start", given, options.TCP_KEYWORDS) == {}
 
 
+@pytest.mark.parametrize("known", [options.TCP_KEYWORDS, options.SERIAL_KEYWORDS])
+@pytest.mark.parametrize(("timeout", "warned"), [(None, 0), (0, 0), (0.0, 0), (3, 1), (0.5, 1)])
+def test_a_timeout_is_not_used_and_pymodbus_defaults_are_silent(known, timeout, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert take_options("Start", {"timeout": timeout}, known) == {}
+    sentences = ["Start() ignores 'timeout': a server waits for requests without a limit"]
+    assert [str(warning.message) for warning in caught] == sentences * warned
+
+
+def test_a_free_port_is_not_nothing():
+    with pytest.warns(IgnoredKeywordWarning, match="ignores 'port': use address="):
+        take_options("StartTcpServer", {"port": 0}, options.TCP_KEYWORDS)
+
+
 def test_the_warning_points_at_the_users_line():
     def start(**kwargs):
         take_options("Start", kwargs, options.TCP_KEYWORDS)
@@ -97,9 +112,19 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(word, hint):
     assert str(caught.value) == f"StartTcpServer() has no keyword {word!r}; {hint}"
 
 
-def test_a_keyword_like_no_other_is_a_type_error_that_names_them_all():
-    with pytest.raises(TypeError, match=r"has no keyword 'zzz'; it knows address, backlog, broadcast_enable, "):
-        take_options("StartTcpServer", {"zzz": 1}, options.TCP_KEYWORDS)
+@pytest.mark.parametrize("word", ["zzz", "name", "factory", "baud"])
+def test_a_keyword_like_no_other_is_a_type_error_that_names_them_all(word):
+    with pytest.raises(TypeError, match=f"has no keyword '{word}'; it knows address, backlog, broadcast_enable, "):
+        take_options("StartTcpServer", {word: 1}, options.TCP_KEYWORDS)
+
+
+@pytest.mark.parametrize(
+    ("word", "owner"), [("zero_mode", "ModbusSlaveContext"), ("slaves", "ModbusServerContext"), ("single", "ModbusServerContext")]
+)
+def test_a_keyword_of_a_context_is_a_type_error_that_says_where_it_belongs(word, owner):
+    with pytest.raises(TypeError) as caught:
+        take_options("StartTcpServer", {word: True}, options.TCP_KEYWORDS)
+    assert str(caught.value) == f"StartTcpServer() has no keyword {word!r}; it belongs to {owner}"
 
 
 def test_a_keyword_under_both_its_names_is_a_type_error():
@@ -203,11 +228,15 @@ def test_a_hook_can_be_called_or_is_refused():
         check_hook("trace_pdu", True)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.0, True, "5", None])
-def test_a_count_is_a_whole_number_that_is_not_too_low(value):
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0"), (-1, "-1"), (1.0, "1.0, a float"), (True, "True, a bool"), ("9600", "'9600', a str"), (None, "None")],
+)
+def test_a_count_is_a_whole_number_that_is_not_too_low(value, said):
     assert check_count("backlog", 1, 1) == 1
-    with pytest.raises(ConfigurationError, match=f"backlog is {value!r}: give a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError) as caught:
         check_count("backlog", value, 1)
+    assert str(caught.value) == f"backlog is {said}: give a whole number, 1 or more"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ READ = pdu("03 0000 0001")
 def reactor(monkeypatch):
     monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
     monkeypatch.setattr(running, "_servers", set())
+    monkeypatch.setattr(running, "_reactors_left", set())
     return Reactor()
 
 
@@ -124,9 +125,9 @@ def test_a_character_format_that_does_not_exist_is_refused(reactor, settings):
         StartSerialServer(port="/dev/null", reactor=reactor, defer_reactor_run=True, **settings)
 
 
-@pytest.mark.parametrize("baudrate", [0, -9600, "fast"])
-def test_a_speed_that_is_no_number_is_refused(reactor, baudrate):
-    with pytest.raises(ConfigurationError, match=f"baudrate is {baudrate!r}: give a whole number"):
+@pytest.mark.parametrize(("baudrate", "said"), [(0, "0"), (-9600, "-9600"), ("9600", "'9600', a str")])
+def test_a_speed_that_is_no_number_is_refused(reactor, baudrate, said):
+    with pytest.raises(ConfigurationError, match=f"baudrate is {said}: give a whole number"):
         StartSerialServer(baudrate=baudrate, reactor=reactor, defer_reactor_run=True)
 
 
@@ -151,7 +152,7 @@ class FakePort:
     [
         ({}, {"baudrate": 19200, "bytesize": 8, "parity": "N", "stopbits": 1, "xonxoff": False, "rtscts": False}),
         (
-            {"baudrate": 9600, "bytesize": 7, "parity": "E", "stopbits": 2, "xonxoff": True, "rtscts": True, "timeout": 3},
+            {"baudrate": 9600, "bytesize": 7, "parity": "E", "stopbits": 2, "xonxoff": True, "rtscts": True, "timeout": 0},
             {"baudrate": 9600, "bytesize": 7, "parity": "E", "stopbits": 2, "xonxoff": True, "rtscts": True},
         ),
     ],
@@ -163,6 +164,12 @@ def test_the_line_is_set_up_as_asked_and_for_this_process_alone(reactor, monkeyp
     args, settings = FakePort.asked
     assert args == ("/dev/ttyS0",)
     assert settings == asked | {"timeout": 0, "exclusive": True, "inter_byte_timeout": 0}
+
+
+def test_a_timeout_is_not_used_and_says_so(reactor, monkeypatch):
+    monkeypatch.setattr(serial, "open_line", lambda factory, baudrate, **settings: None)
+    with pytest.warns(IgnoredKeywordWarning, match=r"StartSerialServer\(\) ignores 'timeout'"):
+        StartSerialServer(port="/dev/ttyX", timeout=3, reactor=reactor, defer_reactor_run=True)
 
 
 def test_keywords_are_checked(reactor):

@@ -20,12 +20,14 @@ from mbcore.server import (
     IgnoredKeywordWarning,
     ModbusServerFactory,
     ModbusUdpProtocol,
+    StartSerialServer,
     StartTcpServer,
     StartTlsServer,
     StartUdpServer,
     StopServer,
     console,
     running,
+    serial,
     tls,
 )
 
@@ -37,6 +39,7 @@ def reactor(monkeypatch):
     """A reactor of which this thread is the one that runs it; the servers of one test are not those of the next."""
     monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
     monkeypatch.setattr(running, "_servers", set())
+    monkeypatch.setattr(running, "_reactors_left", set())
     return Reactor()
 
 
@@ -49,6 +52,12 @@ def tls_context(monkeypatch):
     asked = []
     monkeypatch.setattr(tls, "tls_context", lambda **files: asked.append(files) or "a context")
     return asked
+
+
+@pytest.fixture
+def serial_line(monkeypatch):
+    """Serial lines are opened in name only."""
+    monkeypatch.setattr(serial, "open_line", lambda factory, baudrate, **settings: None)
 
 
 class FakeConsole:
@@ -117,7 +126,7 @@ def test_udp_on_a_name_that_does_not_exist_is_one_sentence(reactor, monkeypatch)
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "gethostbyname", unknown)
-    with pytest.raises(LineError, match="this machine has no interface nowhere: give the address of one of its own"):
+    with pytest.raises(LineError, match="the name nowhere cannot be resolved: give the address of an interface of this machine"):
         start(reactor, StartUdpServer, address=("nowhere", 0))
 
 
@@ -163,11 +172,18 @@ def test_keywords_are_checked_under_the_functions_name(reactor, tls_context, fun
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartTlsServer])
-def test_a_custom_function_that_is_no_request_is_refused_and_an_empty_list_is_not(reactor, tls_context, function):
-    start(reactor, function, custom_functions=[])
+@pytest.mark.parametrize("word", ["custom_functions", "custom_pdu"])
+@pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartTlsServer, StartSerialServer])
+def test_a_custom_function_that_is_no_request_is_refused_and_an_empty_list_is_not(reactor, tls_context, serial_line, function, word):
+    start(reactor, function, **{word: []})
     with pytest.raises(ConfigurationError, match="derive it from ModbusRequest"):
-        start(reactor, function, custom_functions=[object])
+        start(reactor, function, **{word: [object]})
+
+
+@pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartTlsServer, StartSerialServer])
+def test_custom_functions_under_both_their_names_are_a_type_error(reactor, tls_context, serial_line, function):
+    with pytest.raises(TypeError, match="got 'custom_functions' twice: 'custom_pdu' is another name for it"):
+        start(reactor, function, custom_functions=[object], custom_pdu=[])
 
 
 def test_the_handle_knows_the_real_port(reactor):
@@ -293,20 +309,60 @@ def test_an_interrupted_start_lets_others_start(reactor):
     assert start(Reactor()).port == 502
 
 
-def test_stop_server_stops_all_servers_and_leaves_a_reactor_that_the_user_runs(reactor):
-    start(reactor)
-    start(reactor, StartUdpServer)
+def test_stop_server_stops_all_servers_and_leaves_a_reactor_that_they_joined(reactor):
     reactor.running = True
+    StartTcpServer(reactor=reactor)
+    start(reactor, StartUdpServer)
     StopServer()
     assert [port.listening for port in reactor.ports] == [False, False]
     assert reactor.running
 
 
 def test_stop_server_in_another_thread_waits_until_the_port_is_free(reactor):
-    start(reactor)
     reactor.running = True
+    StartTcpServer(reactor=reactor)
     in_thread(StopServer)
     assert not reactor.ports[0].listening
+
+
+def test_stop_server_stops_a_reactor_that_was_left_to_the_user(reactor):
+    start(reactor)
+    start(reactor, StartUdpServer)
+    reactor.meanwhile = [StopServer]
+    reactor.run()
+    assert reactor.hasStopped
+    assert [port.listening for port in reactor.ports] == [False, False]
+    with pytest.raises(ReactorNotRunning, match="there is no server to stop"):
+        StopServer()
+
+
+def test_stop_server_stops_a_reactor_that_was_left_to_the_user_in_any_thread(reactor):
+    start(reactor)
+    reactor.meanwhile = [lambda: in_thread(StopServer)]
+    reactor.run()
+    assert reactor.hasStopped
+    assert not reactor.ports[0].listening
+
+
+def test_stop_server_before_the_user_runs_the_reactor_leaves_it_to_run(reactor):
+    start(reactor)
+    StopServer()
+    assert not reactor.ports[0].listening
+    ran = []
+    reactor.meanwhile = [lambda: ran.append(reactor.running), reactor.stop]
+    reactor.run()
+    assert ran == [True]
+
+
+def test_a_deferred_start_that_failed_leaves_the_reactor_alone(reactor):
+    reactor.refusal = OSError(errno.EADDRINUSE, "in use")
+    with pytest.raises(LineError):
+        start(reactor)
+    reactor.refusal = None
+    reactor.running = True
+    StartTcpServer(reactor=reactor)
+    StopServer()
+    assert reactor.running
 
 
 def test_stop_server_in_another_thread_stops_the_reactor_that_a_start_function_runs(reactor):
@@ -343,7 +399,7 @@ def test_stop_server_without_a_server_says_so(reactor):
         (StartUdpServer, OSError(errno.EADDRINUSE, "in use"), None, "UDP port 502 is in use by another program: stop it .*ss -lunp"),
         (StartTcpServer, OSError(errno.EADDRINUSE, "in use"), ("", 5020), "TCP port 5020 is in use by another program: stop it .*ss -ltnp"),
         (StartTlsServer, OSError(errno.EADDRNOTAVAIL, "no"), ("192.0.2.1", 0), "this machine has no interface 192.0.2.1: .*ip -br address"),
-        (StartTcpServer, socket.gaierror(-2, "unknown"), ("nowhere", 0), "this machine has no interface nowhere: "),
+        (StartTcpServer, socket.gaierror(-2, "unknown"), ("nowhere", 0), "the name nowhere cannot be resolved: "),
         (StartTcpServer, OSError(errno.EACCES, "Permission denied"), ("", 5020), "TCP port 5020 cannot be opened: .*Permission denied"),
     ],
 )

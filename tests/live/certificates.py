@@ -28,12 +28,16 @@ class Certificates:
     def of_client(self):
         return [self._path("ca.pem"), self._path("client.pem"), self._path("client.key")]
 
-    def client_context(self):
-        """Trusts only the authority of this run. The name is not checked: pymodbus 3 gives none to the handshake."""
+    def client_context(self, shown=True):
+        """Trusts only the authority of this run, and shows the client's certificate if `shown`.
+
+        The name is not checked: pymodbus 3 gives none to the handshake.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.load_verify_locations(self._path("ca.pem"))
-        context.load_cert_chain(self._path("client.pem"), self._path("client.key"))
+        if shown:
+            context.load_cert_chain(self._path("client.pem"), self._path("client.key"))
         return context
 
     def _path(self, name):

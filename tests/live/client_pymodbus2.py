@@ -21,6 +21,7 @@ FRAMERS = {
     "rtu": transaction.ModbusRtuFramer,
     "ascii": transaction.ModbusAsciiFramer,
     "binary": transaction.ModbusBinaryFramer,
+    "tls": transaction.ModbusTlsFramer,
 }
 DIAGNOSTICS = {
     request.sub_function_code: request

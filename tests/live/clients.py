@@ -43,6 +43,7 @@ class Client:
 
     most = 2000  # values in one answer
     undoes_escapes = True  # of the binary framing
+    hears_refusals = True
 
     def can_take(self, numbers):
         escaped = any(byte in b"{}" for number in numbers for byte in number.to_bytes(2))
@@ -84,10 +85,14 @@ def libmodbus(program, device, unit=1):
 
 def pymodbus2(python, device, unit=1):
     place = ["serial", device.path, "19200"] if device.path else [device.transport.kind, device.host, str(device.port)]
-    framer = "socket" if device.transport.framer == "tls" else device.transport.framer
+    framer = device.transport.framer
     certificates = device.certificates.of_client() if device.certificates else []
     command = [python, HERE / "client_pymodbus2.py", *place, framer, str(unit), *certificates]
-    client = Program(command, READS | WRITES | REGISTER_EXTRAS | DIAGNOSIS | FILES)
+    bare = framer == "tls"
+    # Of the other answers it does not know the length, and a bare PDU has no head that tells.
+    client = Program(command, READS | WRITES | (set() if bare else REGISTER_EXTRAS | DIAGNOSIS | FILES))
+    # Nor does it learn then that a refusal is shorter than a good answer.
+    client.hears_refusals = not bare
     # It doubles the braces of what it sends, and leaves them doubled in what it receives.
     client.undoes_escapes = framer != "binary"
     return client
@@ -160,7 +165,9 @@ class Pymodbus3(Client):
 
     @staticmethod
     def _connect(device):
-        kind, framer = device.transport.kind, FramerType(device.transport.framer)
+        kind = device.transport.kind
+        # What it calls TLS framing is MBAP.
+        framer = FramerType.TLS if kind == "tls" else FramerType(device.transport.framer)
         keywords = {"framer": framer, "timeout": TIMEOUT, "retries": 0}
         if kind == "serial":
             return pymodbus.client.ModbusSerialClient(device.path, baudrate=19200, **keywords)

@@ -44,7 +44,8 @@ class Transport:
 TRANSPORTS = {
     "tcp": Transport("tcp", "socket"),
     "udp": Transport("udp", "socket"),
-    "tls": Transport("tls", "tls"),
+    "tls": Transport("tls", "socket"),
+    "bare-tls": Transport("tls", "tls"),
     "rtu": Transport("serial", "rtu"),
     "ascii": Transport("serial", "ascii"),
     "binary": Transport("serial", "binary"),
@@ -135,8 +136,11 @@ class BrokenBlock(ModbusSequentialDataBlock):
         raise OSError("the sensor does not answer")
 
 
-def build_context():
-    """Unit 1 with every table, files and a queue; unit 2 with a few holding registers high up; unit 3 whose sensor is broken."""
+def build_context(alone):
+    """Unit 1 with every table, files and a queue; unit 2 with a few holding registers high up; unit 3 whose sensor is broken.
+
+    `alone`: the first of them answers for every unit.
+    """
     first = ModbusSlaveContext(
         co=ModbusSequentialDataBlock(0, COILS),
         di=ModbusSequentialDataBlock(0, DISCRETE_INPUTS),
@@ -146,6 +150,8 @@ def build_context():
         files={4: FILE},
         fifos={QUEUE_POINTER: QUEUE},
     )
+    if alone:
+        return ModbusServerContext(slaves=first, single=True)
     second = ModbusSlaveContext(hr=ModbusSequentialDataBlock(SECOND_UNIT_START, [7] * 10), zero_mode=True)
     third = ModbusSlaveContext(hr=BrokenBlock(0, [0]), zero_mode=True)
     return ModbusServerContext(slaves={1: first, 2: second, 3: third}, single=False)
@@ -155,11 +161,11 @@ def start(kind, framer, context, keywords):
     from mbcore import server
 
     identity = mbcore.ModbusDeviceIdentification(info=IDENTITY)
-    framer_class = getattr(mbcore, f"Modbus{framer.capitalize()}Framer")
     if kind != "serial":
         keywords["address"] = (HOST, 0)
-    if kind != "tls":
-        keywords["framer"] = framer_class
+    # MBAP is what the functions of the network have to take by themselves.
+    if framer != "socket":
+        keywords["framer"] = getattr(mbcore, f"Modbus{framer.capitalize()}Framer")
     start_server = getattr(server, f"Start{kind.capitalize()}Server")
     return start_server(context, identity=identity, defer_reactor_run=True, **keywords)
 
@@ -181,17 +187,14 @@ def main(order):
 
     from mbcore.server import StopServer
 
-    context = build_context()
+    # The bare PDU carries no unit id.
+    context = build_context(alone=order["framer"] == "tls")
     handle = start(order["kind"], order["framer"], context, order["keywords"])
     handle.control.exception_status = EXCEPTION_STATUS
 
     def ready():
         print(json.dumps({"port": handle.port}), flush=True)
-        threading.Thread(target=converse, args=(context, stop), daemon=True).start()
-
-    def stop():
-        StopServer()
-        reactor.callFromThread(reactor.stop)
+        threading.Thread(target=converse, args=(context, StopServer), daemon=True).start()
 
     reactor.callWhenRunning(ready)
     reactor.run()

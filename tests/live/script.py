@@ -105,7 +105,13 @@ class Course:
     """The steps as one client does them, and what the device must hold and have counted at any point of them."""
 
     def __init__(self, client):
-        self.steps = [step for step in STEPS if step.operation in client.operations and client.can_take(step.expected)]
+        self.steps = [
+            step
+            for step in STEPS
+            if step.operation in client.operations
+            and client.can_take(step.expected)
+            and (client.hears_refusals or not isinstance(step.answer, Refusal))
+        ]
         self.coils, self.registers, self.file = list(COILS), list(HOLDING_REGISTERS), list(FILE)
         self.messages = self.successes = self.refusals = 0
         self._client = client
