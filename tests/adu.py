@@ -4,10 +4,14 @@ A :class:`Line` is a way of framing with its options; a :class:`Master` asks a s
 frames. Nothing of mbcore's codec, framers or checksums is used here.
 """
 
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import pytest
 
+import mbcore
 from mbcore import (
     ModbusAsciiFramer,
     ModbusBinaryFramer,
@@ -324,3 +328,9 @@ def master(line: str, store, control=None, delivery: str = "whole", **options) -
 every_line = pytest.mark.parametrize("line", LINES)
 addressed_line = pytest.mark.parametrize("line", [name for name in LINES if name != "tls"])
 serial_line = pytest.mark.parametrize("line", [name for name in LINES if name.endswith("-serial")])
+
+
+def run_python(program: str) -> str:
+    """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is."""
+    place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
+    return subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, timeout=60, env=place).stdout

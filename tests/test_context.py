@@ -1,14 +1,10 @@
 """Slave and server contexts: the application's side, files, queues, observers, and contexts of a user's own."""
 
-import os
 import resource
-import subprocess
-import sys
 
 import pytest
-from adu import block, image, master, one_unit, pdu, refused, serial_line, units, words
+from adu import block, image, master, one_unit, pdu, refused, run_python, serial_line, units, words
 
-import mbcore
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
 from mbcore.errors import ConfigurationError, ModbusError, NoSuchSlaveException, ParameterException, RequestError
 
@@ -373,10 +369,7 @@ def test_a_context_with_default_blocks_costs_at_most_600_kilobytes():
         "        for start in range(0, 65000, 500): context.setValues(fx, start, [1] * 500)",
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 50)",
     ])
-    # The same mbcore as here, whatever the current folder is.
-    place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
-    run = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, env=place)
-    kilobytes = float(run.stdout)
+    kilobytes = float(run_python(program))
     assert kilobytes <= 600
 
 

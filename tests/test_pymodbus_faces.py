@@ -3,10 +3,9 @@
 import importlib
 import inspect
 import pkgutil
-import subprocess
-import sys
 
 import pytest
+from adu import run_python
 
 import mbcore
 import mbcore.pymodbus
@@ -91,7 +90,7 @@ def test_the_version_is_that_of_the_names():
 def test_data_and_values_import_no_twisted():
     script = ("import sys, mbcore.pymodbus, mbcore.pymodbus.datastore, mbcore.pymodbus.payload, mbcore.pymodbus.device\n"
               "sys.exit('twisted' in sys.modules)")
-    subprocess.run([sys.executable, "-c", script], check=True)
+    assert run_python(script) == ""
 
 
 @pytest.mark.parametrize("name", face("exceptions").__all__)

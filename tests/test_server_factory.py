@@ -31,6 +31,7 @@ def test_the_attributes_that_pymodbus_users_know():
     assert factory.control.ListenOnly is False
     assert factory.ignore_missing_slaves is False
     assert factory.decoder.lookupPduClass(3).__name__ == "ReadHoldingRegistersRequest"
+    assert factory.decoder is factory.decoder
 
 
 def test_without_a_store_there_are_default_blocks():
