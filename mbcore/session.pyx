@@ -24,8 +24,8 @@ from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport write_to, writer_t, written
 
 from mbcore.errors import ConfigurationError
-from mbcore.messages import trace
-from mbcore.messages.custom import execute_custom
+
+# The message objects are imported where a hook or a custom function wants them: no other server pays for them.
 
 cdef enum:
     # of `feed`: every byte has been looked at, or more are needed; of `answer`: answered, go on
@@ -452,6 +452,7 @@ cdef class Session:
 
     cdef int answer_custom(self) except -1:
         """Have the user's class answer; a broadcast goes to every unit."""
+        from mbcore.messages.custom import execute_custom
         cdef exchange_t* exchange = &self.exchange
         cdef frame_t* frame = &exchange.frame
         cdef uint8_t* place = self.out + self.out_length + self.framer.head
@@ -483,6 +484,7 @@ cdef class Session:
 
     cdef void trace_request(self) noexcept with gil:
         """Let the user's hook see the request, and go on with what it returns."""
+        from mbcore.messages import trace
         cdef frame_t* frame = &self.exchange.frame
         pdu = trace(self.trace_pdu, False, frame.pdu[:frame.pdu_length], frame.unit_id, frame.transaction_id, self.report)
         if len(pdu) <= MAX_PDU:
@@ -492,6 +494,7 @@ cdef class Session:
 
     cdef int trace_response(self, uint8_t* place, int length) noexcept with gil:
         """Let the user's hook see the response, and go on with what it returns; the new length."""
+        from mbcore.messages import trace
         cdef frame_t* frame = &self.exchange.frame
         pdu = trace(self.trace_pdu, True, place[:length], frame.unit_id, frame.transaction_id, self.report)
         memcpy(place, PyBytes_AsString(pdu), len(pdu))
