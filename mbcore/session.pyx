@@ -468,6 +468,10 @@ cdef class Session:
         cdef int outcome
         while self.asked:
             unit_id, dialogue = self.asked[0]
+            # Replies may have been taken since the last time.
+            if not self.reserve():
+                raise MemoryError()
+            exchange.response.data = self.data_place()
             try:
                 outcome = execute_in_python(dialogue, &exchange.request, &exchange.response, self.data_place(), self.report)
             except Later as later:
