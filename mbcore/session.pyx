@@ -39,9 +39,6 @@ cdef enum:
     # Room for replies beyond this is given back between calls.
     OUT_KEPT = 65536
 
-# How long a user's code may take over its answer, seconds.
-cdef double ANSWER_TIMEOUT = 3.0
-
 
 cdef class Session:
     """Answers the requests of one connection.
@@ -63,7 +60,7 @@ cdef class Session:
 
     def __init__(
         self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, ignore_missing_slaves=False,
-        broadcast_enable=False, report=None, trace_pdu=None, decoder=None, answer_timeout=ANSWER_TIMEOUT,
+        broadcast_enable=False, report=None, trace_pdu=None, decoder=None, double answer_timeout=3.0,
     ):
         if not isinstance(framer, type) or not issubclass(framer, Framer):
             raise ConfigurationError(f"the framer {framer!r} is not one of mbcore's framer classes, such as ModbusSocketFramer")

@@ -38,6 +38,9 @@ class ModbusSerialProtocol(ModbusTcpProtocol):
 
     factory: ModbusSerialFactory
 
+    # What others say on the line has to be heard.
+    _holds_back = False
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The port is closed, or its device has gone."""
         super().connectionLost(reason)

@@ -2,12 +2,18 @@
 
 import pytest
 from adu import FRAME_GAP, LINES, block, image, master, one_unit, pdu, refused, units, words, wrap_rtu, wrap_socket
+from doubles import Reactor, Wire, connect
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import FakeDatagramTransport
+from twisted.python.failure import Failure
 
-from mbcore import ModbusSequentialDataBlock, ModbusSocketFramer
+from mbcore import ModbusControlBlock, ModbusRtuFramer, ModbusSequentialDataBlock, ModbusSocketFramer
 from mbcore.datastore.remote import RemoteSlaveContext
 from mbcore.errors import ConfigurationError, RequestError
 from mbcore.execute import execute_request
+from mbcore.server import ModbusServerFactory, ModbusUdpProtocol
+from mbcore.server.serial import ModbusSerialFactory
 from mbcore.session import Session
 
 READ = pdu("03 0000 0002")
@@ -244,8 +250,6 @@ def test_a_datagram_is_answered_later_too(session, asked):
 
 
 def test_outside_a_session_it_is_refused_in_a_sentence(asked):
-    from mbcore import ModbusControlBlock
-
     with pytest.raises(ConfigurationError, match="answers later, by <Deferred .*only a server's session waits"):
         execute_request(image(hr=asked), ModbusControlBlock(), READ)
 
@@ -278,3 +282,164 @@ def test_a_remote_unit_is_asked_once_and_the_master_waits_for_it():
     assert (address, count, unit) == (0, 2, 9)
     answer.callback(Registers(11, 12))
     assert it.session.resume(1.5) == wrap_socket(b"\x03\x04" + words(11, 12))
+
+
+# ---- over the transports --------------------------------------------------------------------------------------------------------------
+
+
+def tcp_connection(asked, **options):
+    reactor = Reactor()
+    factory = ModbusServerFactory(one_unit(image(hr=asked, co=block([1] * 8))), reactor=reactor, **options)
+    factory.seconds = reactor.seconds
+    return connect(factory, Wire(reactor))
+
+
+def test_a_client_whose_answer_is_waited_for_is_not_read(asked):
+    protocol = tcp_connection(asked)
+    other = connect(protocol.factory, Wire(protocol.factory.reactor))
+    protocol.dataReceived(wrap_socket(READ, 1, 1) + wrap_socket(pdu("01 0000 0008"), 1, 2))
+    assert protocol.transport.reading is False
+    other.dataReceived(wrap_socket(pdu("01 0000 0008")))
+    assert other.transport.sent == wrap_socket(pdu("01 01 FF")), "the others go on"
+    asked.answer([5, 6])
+    assert protocol.transport.sent == wrap_socket(pdu("03 04 0005 0006"), 1, 1) + wrap_socket(pdu("01 01 FF"), 1, 2)
+    assert protocol.transport.reading is True
+
+
+def test_a_client_that_takes_no_replies_is_not_read_when_the_answer_comes(asked):
+    protocol = tcp_connection(asked)
+    protocol.dataReceived(wrap_socket(READ))
+    protocol.pauseProducing()
+    protocol.resumeProducing()
+    assert protocol.transport.reading is False, "an answer is still waited for"
+    protocol.pauseProducing()
+    asked.answer([5, 6])
+    assert protocol.transport.reading is False
+    protocol.resumeProducing()
+    assert protocol.transport.reading is True
+
+
+def test_one_answer_after_the_other(asked):
+    protocol = tcp_connection(asked)
+    protocol.dataReceived(wrap_socket(READ, 1, 1) + wrap_socket(READ, 1, 2))
+    asked.answer([1, 2])
+    assert protocol.transport.reading is False
+    asked.answer([3, 4])
+    assert protocol.transport.sent == wrap_socket(pdu("03 04 0001 0002"), 1, 1) + wrap_socket(pdu("03 04 0003 0004"), 1, 2)
+    assert protocol.transport.reading is True
+
+
+def test_the_master_of_a_server_hears_0b_after_answer_timeout(asked):
+    protocol = tcp_connection(asked, answer_timeout=0.5)
+    protocol.dataReceived(wrap_socket(READ))
+    protocol.factory.reactor.advance(0.4)
+    assert protocol.transport.sent == b""
+    protocol.factory.reactor.advance(0.2)
+    assert protocol.transport.sent == wrap_socket(refused(3, 0x0B))
+    assert protocol.transport.reading is True
+
+
+def test_a_connection_that_is_lost_gives_its_answer_up(asked):
+    protocol = tcp_connection(asked)
+    protocol.dataReceived(wrap_socket(READ))
+    failures = []
+    asked.calls[0][-1].addErrback(failures.append)
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert asked.calls[0][-1].called
+    assert protocol.transport.sent == b""
+    assert protocol.factory.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("value", [0, -1, "3", None, True, float("inf"), float("nan")])
+def test_a_time_that_is_none_is_refused(value):
+    with pytest.raises(ConfigurationError, match="answer_timeout is .*: give seconds, more than 0"):
+        ModbusServerFactory(answer_timeout=value)
+
+
+def test_a_line_is_heard_while_an_answer_is_waited_for(asked):
+    reactor = Reactor()
+    factory = ModbusSerialFactory(units(u1=image(hr=asked)), ModbusRtuFramer, None, "/dev/ttyX", FRAME_GAP, reactor=reactor)
+    factory.seconds = reactor.seconds
+    protocol = connect(factory, Wire(reactor))
+    protocol.dataReceived(wrap_rtu(READ))
+    assert protocol.transport.reading is True
+    reactor.advance(0.1)
+    asked.answer([5, 6])
+    reactor.advance(FRAME_GAP)
+    assert protocol.transport.sent == wrap_rtu(pdu("03 04 0005 0006"))
+
+
+PEER, OTHER = ("192.0.2.7", 40000), ("192.0.2.8", 40001)
+
+
+def udp_port(asked, **options):
+    reactor = Reactor()
+    protocol = ModbusUdpProtocol(one_unit(image(hr=asked, co=block([1] * 8))), reactor=reactor, **options)
+    protocol.seconds = reactor.seconds
+    protocol.makeConnection(FakeDatagramTransport())
+    return protocol
+
+
+def test_datagrams_are_answered_when_the_values_are_there_each_to_its_sender(asked):
+    protocol = udp_port(asked)
+    protocol.datagramReceived(wrap_socket(READ, 1, 1), PEER)
+    protocol.datagramReceived(wrap_socket(READ, 1, 2), OTHER)
+    protocol.datagramReceived(wrap_socket(pdu("01 0000 0008"), 1, 3), OTHER)
+    asked.answer([7, 8], call=1)
+    asked.answer([5, 6], call=0)
+    assert protocol.transport.written == [
+        (wrap_socket(pdu("01 01 FF"), 1, 3), OTHER),
+        (wrap_socket(pdu("03 04 0007 0008"), 1, 2), OTHER),
+        (wrap_socket(pdu("03 04 0005 0006"), 1, 1), PEER),
+    ]
+    assert protocol.reactor.getDelayedCalls() == []
+
+
+def test_a_datagram_whose_values_do_not_come_is_answered_0b():
+    asked = Asked(("validate", "getValues"))
+    protocol = udp_port(asked, answer_timeout=1.0)
+    protocol.datagramReceived(wrap_socket(READ, 1, 1), PEER)
+    protocol.reactor.advance(0.9)
+    asked.answer(True)
+    protocol.reactor.advance(0.9)
+    assert protocol.transport.written == [], "each answer has its time"
+    protocol.reactor.advance(0.2)
+    assert protocol.transport.written == [(wrap_socket(refused(3, 0x0B), 1, 1), PEER)]
+
+
+def test_a_broadcast_that_is_never_confirmed_ends_in_silence():
+    protocol = udp_port(Asked(("setValues",)), broadcast_enable=True)
+    protocol.datagramReceived(wrap_socket(pdu("06 0001 0005"), 0), PEER)
+    protocol.reactor.advance(10)
+    assert protocol.transport.written == []
+
+
+def test_a_broadcast_that_is_confirmed_ends_in_silence_too():
+    asked = Asked(("setValues",))
+    protocol = udp_port(asked, broadcast_enable=True)
+    protocol.datagramReceived(wrap_socket(pdu("06 0001 0005"), 0), PEER)
+    asked.answer(None)
+    assert protocol.transport.written == []
+    assert protocol.reactor.getDelayedCalls() == []
+
+
+def test_a_flood_of_datagrams_that_wait_has_a_limit(asked, monkeypatch, caplog):
+    monkeypatch.setattr("mbcore.server.udp.MAX_WAITING", 2)
+    protocol = udp_port(asked)
+    for number in range(13):
+        protocol.datagramReceived(wrap_socket(READ, 1, number), PEER)
+    assert len(protocol.reactor.getDelayedCalls()) == 2
+    assert [record.getMessage().rpartition(" is ")[2] for record in caplog.records] == ["dropped (1 times so far)", "dropped (10 times so far)"]
+    asked.answer([1, 2], call=0)
+    protocol.datagramReceived(wrap_socket(READ, 1, 99), PEER)
+    asked.answer([3, 4])
+    assert protocol.transport.written[-1] == (wrap_socket(pdu("03 04 0003 0004"), 1, 99), PEER)
+
+
+def test_a_port_that_is_closed_gives_its_answers_up(asked):
+    protocol = udp_port(asked)
+    protocol.datagramReceived(wrap_socket(READ), PEER)
+    asked.calls[0][-1].addErrback(lambda failure: failure.trap(CancelledError))
+    protocol.stopProtocol()
+    assert asked.calls[0][-1].called
+    assert protocol.reactor.getDelayedCalls() == []
