@@ -49,7 +49,7 @@ class ModbusServerBase:
     :param identity: a ModbusDeviceIdentification, for function codes 17 and 43/14
     :param ignore_missing_slaves: True: never answer for a unit that is not there; False: answer 0x0B (silence on a serial line)
     :param broadcast_enable: True: unit 0 is a broadcast, executed in every unit and not answered (on a serial line it always is)
-    :param answer_timeout: seconds, 3 by default, that a data block may take when it answers with a Deferred; then the master is answered 0x0B
+    :param answer_timeout: seconds that a data block may take when it answers with a Deferred, 3 by default; then exception 0x0B
     :param trace_packet: ``hook(sending, data) -> data`` sees, and may change, the bytes of every chunk that comes in or goes out
     :param trace_pdu: ``hook(sending, pdu) -> pdu`` sees, and may change, every request and response
     :param trace_connect: ``hook(connected)`` is told of every connection made and lost
