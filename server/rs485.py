@@ -14,6 +14,7 @@ count it: set, which is RTS_ON_SEND, TIOCM_RTS, ``Serial.rts = True``. Which lev
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -51,6 +52,7 @@ _GPIO_OUTPUT = 1 << 3
 _GPIO_CHIP_INFO = struct.Struct("=32s32sI")  # name, label, lines
 _GPIO_LINE_REQUEST = struct.Struct("=I252x32sQ264xI24xi")  # offsets[0], consumer, config.flags, num_lines, fd
 
+_DEVICES = "/dev"
 _SYSFS = "/sys/class/tty"
 
 
@@ -96,7 +98,7 @@ def check_direction(
     """The direction that a user's keywords mean.
 
     :param direction: "auto", "kernel", "rts" or "gpio"
-    :param direction_chip: the GPIO chip's device, for "gpio"
+    :param direction_chip: the GPIO chip's device or its label, such as "pinctrl-rp1", for "gpio"
     :param direction_line: the number of its line, 0 or more, for "gpio"
     :param direction_active: the state while sending, "high" or "low"
     :param delay_before: seconds from switching to the first byte, 0..1; whole milliseconds for "kernel"
@@ -111,8 +113,8 @@ def check_direction(
             raise ConfigurationError(f"{name} is {seconds!r}: give seconds, 0 to {LONGEST_DELAY:g}")
         if direction == "kernel":
             _milliseconds(name, seconds)
-    if not isinstance(direction_chip, str) or not direction_chip.startswith("/"):
-        raise ConfigurationError(f'direction_chip is {direction_chip!r}: give the device of a GPIO chip, e.g. "{DEFAULT_CHIP}"')
+    if not isinstance(direction_chip, str) or not direction_chip:
+        raise ConfigurationError(f'direction_chip is {direction_chip!r}: give a GPIO chip, such as "{DEFAULT_CHIP}" or "pinctrl-rp1"')
     wanted = {
         "direction_chip": direction_chip,
         "direction_line": direction_line,
@@ -185,6 +187,9 @@ def kernel_mode(fd: int, device: str, *, active: str = "high", delay_before: flo
 def check_rts(fd: int, device: str, *, active: str = "high") -> None:
     """Switch the transceiver of the open serial port ``fd`` to reception by RTS, and see that this works.
 
+    Where RTS is clear while sending, it stays set when the port is closed, so that the transceiver does not hold the bus then (HUPCL).
+    On opening, the kernel sets RTS: where that means to send, the bus is held until this is called.
+
     :param device: the port's name, for the sentences
     :param active: RTS while sending, "high" or "low"
     :raises ConfigurationError: when the driver has no RTS, or moves it itself
@@ -198,13 +203,17 @@ def check_rts(fd: int, device: str, *, active: str = "high") -> None:
         mode = read_mode(fd)
         if mode is None or not mode.enabled:
             ioctl(fd, termios.TIOCMBIC if active == "high" else termios.TIOCMBIS, struct.pack("=i", termios.TIOCM_RTS))
+            if active == "low":
+                attributes = termios.tcgetattr(fd)
+                attributes[2] &= ~termios.HUPCL
+                termios.tcsetattr(fd, termios.TCSANOW, attributes)
             return
-    except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL):
+    except (OSError, termios.error) as error:
+        if error.args[0] in (errno.ENOTTY, errno.EINVAL):
             raise ConfigurationError(
                 f'{_driver_of(device)} has no RTS: use direction="gpio", or direction="auto" with an adapter that switches itself'
             ) from error
-        raise _gone(error, device) from error
+        raise _gone(OSError(*error.args), device) from error
     raise ConfigurationError(
         f"{_driver_of(device)} is in RS-485 mode, set by the device tree or another program, and moves RTS itself:"
         ' use direction="kernel"'
@@ -214,7 +223,7 @@ def check_rts(fd: int, device: str, *, active: str = "high") -> None:
 def request_gpio(chip: str, line: int, *, active: str = "high", consumer: str = "mbcore") -> int:
     """Take a line of a GPIO chip as an output in the state of reception.
 
-    :param chip: the chip's device, such as /dev/gpiochip0
+    :param chip: the chip's device, such as "/dev/gpiochip0", or its label, such as "pinctrl-rp1", which kernels don't change
     :param line: the number of its line
     :param active: the pin's level while sending, "high" or "low"
     :param consumer: the name that `gpioinfo` shows for the line, at most 31 bytes
@@ -229,9 +238,9 @@ def request_gpio(chip: str, line: int, *, active: str = "high", consumer: str = 
     # A line that is not told a value starts as inactive.
     flags = _GPIO_OUTPUT | (_GPIO_ACTIVE_LOW if active == "low" else 0)
     try:
-        chip_fd = os.open(chip, os.O_RDWR | os.O_CLOEXEC)
+        chip_fd = os.open(chip if chip.startswith("/") else _find_chip(chip), os.O_RDWR | os.O_CLOEXEC)
         try:
-            lines = _GPIO_CHIP_INFO.unpack(ioctl(chip_fd, _GPIO_GET_CHIPINFO, bytes(_GPIO_CHIP_INFO.size)))[2]
+            _, lines = _about_chip(chip_fd)
             if not 0 <= line < lines:
                 raise ConfigurationError(f"{chip} has no line {line}: choose one of 0..{lines - 1}, see `gpioinfo`, or another chip")
             answer = ioctl(chip_fd, _GPIO_V2_GET_LINE, _GPIO_LINE_REQUEST.pack(line, consumer.encode()[:31], flags, 1, 0))
@@ -313,7 +322,7 @@ def _gpio_refused(error: OSError, chip: str, line: int) -> Exception:
         case errno.ENOTTY | errno.EINVAL:
             return ConfigurationError(f"{chip} hands out no line {line}: choose a GPIO chip (of Linux 5.10 or later) as direction_chip")
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
-            found = sorted(f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("gpiochip"))
+            found = [f"{device} ({label})" if label else device for device, label in _chips().items()]
             refused = LineError(f"there is no GPIO chip {chip}: {'choose ' + ' or '.join(found) if found else 'this system has none'}")
         case errno.EBUSY:
             refused = LineError(f"line {line} of {chip} is in use: free it (`gpioinfo` shows by whom), or choose another direction_line")
@@ -322,6 +331,34 @@ def _gpio_refused(error: OSError, chip: str, line: int) -> Exception:
         case _:
             refused = LineError(f"line {line} of {chip} cannot be had: {error}; choose another direction_line")
     return _with_number(refused, error)
+
+
+def _about_chip(fd: int) -> tuple[str, int]:
+    """A GPIO chip's label and how many lines it has."""
+    from fcntl import ioctl
+
+    _, label, lines = _GPIO_CHIP_INFO.unpack(ioctl(fd, _GPIO_GET_CHIPINFO, bytes(_GPIO_CHIP_INFO.size)))
+    return label.rstrip(b"\0").decode(errors="replace"), lines
+
+
+def _chips() -> dict[str, str]:
+    """The devices of all GPIO chips, and their labels where they tell us."""
+    found = {}
+    for name in sorted(os.listdir(_DEVICES)):
+        device = os.path.join(_DEVICES, name)
+        if name.startswith("gpiochip") and not os.path.islink(device):
+            found[device] = ""
+            with contextlib.suppress(OSError), open(device, "rb", buffering=0) as chip:
+                found[device] = _about_chip(chip.fileno())[0]
+    return found
+
+
+def _find_chip(label: str) -> str:
+    """The device of a GPIO chip; the kernel has renumbered them more than once."""
+    for device, its_label in _chips().items():
+        if its_label == label:
+            return device
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), label)
 
 
 def _gone(error: OSError, device: str) -> Exception:

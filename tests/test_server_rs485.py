@@ -163,6 +163,7 @@ def test_nothing_wished_leaves_the_direction_to_the_adapter():
         ({"direction": "gpio", "direction_line": 0}, Direction("gpio", line=0)),
         ({"direction": "gpio", "direction_line": 4, "delay_before": 1, "rtscts": True}, Direction("gpio", line=4, delay_before=1.0)),
         ({"direction": "gpio", "direction_line": 4, "direction_chip": "/dev/gpiochip4"}, Direction("gpio", "/dev/gpiochip4", 4)),
+        ({"direction": "gpio", "direction_line": 4, "direction_chip": "pinctrl-rp1"}, Direction("gpio", "pinctrl-rp1", 4)),
     ],
 )
 def test_a_wish_that_can_be_met(keywords, direction):
@@ -189,12 +190,12 @@ def test_a_wish_that_can_be_met(keywords, direction):
         ({"direction": "gpio", "direction_line": True}, "direction_line is True: give its number on /dev/gpiochip0, see `gpioinfo`"),
         ({"direction": "gpio", "direction_line": "4"}, "direction_line is '4': give its number on /dev/gpiochip0, see `gpioinfo`"),
         (
-            {"direction": "gpio", "direction_line": 4, "direction_chip": "gpiochip0"},
-            "direction_chip is 'gpiochip0': give the device of a GPIO chip, e.g. \"/dev/gpiochip0\"",
+            {"direction": "gpio", "direction_line": 4, "direction_chip": ""},
+            "direction_chip is '': give a GPIO chip, such as \"/dev/gpiochip0\" or \"pinctrl-rp1\"",
         ),
         (
             {"direction": "gpio", "direction_line": 4, "direction_chip": 0},
-            "direction_chip is 0: give the device of a GPIO chip, e.g. \"/dev/gpiochip0\"",
+            'direction_chip is 0: give a GPIO chip, such as "/dev/gpiochip0" or "pinctrl-rp1"',
         ),
         (
             {"direction_line": 4},
@@ -253,7 +254,7 @@ def test_the_mode_leaves_the_termination_and_the_receiver_alone(driver):
 @pytest.mark.parametrize(
     ("keywords", "wish", "sentence"),
     [
-        # sc16is7xx before Linux 6.10 knows RTS_AFTER_SEND alone, and forces it.
+        # sc16is7xx before Linux 6.13 knows RTS_AFTER_SEND alone, and forces it.
         (
             {"keeps": ENABLED | AFTER_SEND, "forces": AFTER_SEND},
             {},
@@ -413,10 +414,15 @@ def test_reading_the_mode_of_a_port_that_has_gone_raises(driver):
 
 @pytest.mark.parametrize("refusals", [{}, {"TIOCGRS485": errno.ENOTTY}])
 @pytest.mark.parametrize(("active", "set_now"), [("high", False), ("low", True)])
-def test_rts_is_switched_to_reception(driver, active, set_now, refusals):
+def test_rts_is_switched_to_reception_and_stays_so_on_closing(driver, monkeypatch, active, set_now, refusals):
+    attributes = [0, 0, termios.HUPCL | termios.CREAD, 0, 0, 0, []]
+    monkeypatch.setattr(termios, "tcgetattr", lambda fd: list(attributes))
+    monkeypatch.setattr(termios, "tcsetattr", lambda fd, when, new: attributes.__setitem__(slice(None), new))
     made = driver(**refusals)
     check_rts(FD, PORT, active=active)
     assert made.rts is set_now
+    # The kernel clears RTS on closing where HUPCL is set.
+    assert attributes[2] == termios.CREAD | (0 if set_now else termios.HUPCL)
 
 
 @pytest.mark.parametrize("error", [errno.ENOTTY, errno.EINVAL])
@@ -446,6 +452,17 @@ def test_rts_of_a_port_that_has_gone(driver):
     driver(TIOCMBIC=errno.EIO)
     with pytest.raises(LineError, match="/dev/ttyX0 does not answer") as caught:
         check_rts(FD, PORT)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_port_that_goes_after_rts_was_moved(driver, monkeypatch):
+    def gone(_fd):
+        raise termios.error(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(termios, "tcgetattr", gone)
+    driver()
+    with pytest.raises(LineError, match="/dev/ttyX0 does not answer") as caught:
+        check_rts(FD, PORT, active="low")
     assert caught.value.errno == errno.EIO
 
 
@@ -536,19 +553,52 @@ def test_a_line_that_is_refused(monkeypatch, refusal, kind, sentence):
         os.fstat(chip.chip_fd)
 
 
-@pytest.mark.parametrize(
-    ("found", "way"),
-    [
-        (["null", "gpiochip4", "gpiochip10", "gpiomem"], "choose /dev/gpiochip10 or /dev/gpiochip4"),
-        (["null"], "this system has none"),
-    ],
-)
-def test_a_chip_that_is_not_there(monkeypatch, found, way):
-    monkeypatch.setattr(os, "listdir", lambda folder: found)
+@pytest.fixture
+def devices(monkeypatch, tmp_path):
+    """devices(**labels): chips in /dev; a chip without a label does not tell it. Returns the folder and which device's line was taken."""
+    monkeypatch.setattr(rs485, "_DEVICES", str(tmp_path))
+    taken = []
+
+    def ioctl(fd, request, argument):
+        device = os.readlink(f"/proc/self/fd/{fd}")
+        label = (tmp_path / device).read_bytes()
+        if not label:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        if request == 0x8044B401:
+            return struct.pack("=32s32sI", b"name", label, 54)
+        taken.append(device)
+        return argument[:-4] + struct.pack("=i", os.open(os.devnull, os.O_RDWR))
+
+    def make(**labels):
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
+        for name, label in labels.items():
+            (tmp_path / name).write_text(label)
+        (tmp_path / "gpiochip9").symlink_to("gpiochip10")
+        (tmp_path / "gpiomem").touch()
+        return tmp_path, taken
+
+    return make
+
+
+def test_a_chip_is_found_by_its_label(devices):
+    folder, taken = devices(gpiochip0="gpio-brcmstb@107d508500", gpiochip1="", gpiochip10="pinctrl-rp1")
+    os.close(request_gpio("pinctrl-rp1", 4))
+    assert taken == [f"{folder}/gpiochip10"]
+
+
+@pytest.mark.parametrize("chip", ["/dev/gpiochip-none", "pinctrl-none"])
+def test_a_chip_that_is_not_there(devices, chip):
+    folder, _ = devices(gpiochip0="pinctrl-bcm2711", gpiochip1="", null="")
     with pytest.raises(LineError) as caught:
-        request_gpio("/dev/gpiochip-none", 17)
-    assert str(caught.value) == f"there is no GPIO chip /dev/gpiochip-none: {way}"
+        request_gpio(chip, 17)
+    assert str(caught.value) == f"there is no GPIO chip {chip}: choose {folder}/gpiochip0 (pinctrl-bcm2711) or {folder}/gpiochip1"
     assert caught.value.errno == errno.ENOENT
+
+
+def test_a_system_without_chips(devices):
+    devices(null="")
+    with pytest.raises(LineError, match=r"^there is no GPIO chip /dev/gpiochip-none: this system has none$"):
+        request_gpio("/dev/gpiochip-none", 17)
 
 
 def test_a_device_that_is_no_chip():
