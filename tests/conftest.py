@@ -7,6 +7,7 @@ from adu import DELIVERIES, master
 from live import programs
 from live.device import Device
 from live.line import Line
+from live.shim import Shim, compile_shim
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
@@ -77,3 +78,15 @@ def pymodbus2_python():
     python = programs.install_pymodbus2()
     signal.alarm(remaining)
     return python
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory):
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(shim_library, tmp_path):
+    """shim(script="", device=None, **words) -> Shim: a driver and its record."""
+    records = iter(range(1000))
+    return lambda *script, **words: Shim(shim_library, tmp_path / f"record{next(records)}", *script, **words)
