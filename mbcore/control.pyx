@@ -154,6 +154,8 @@ cdef class ModbusDeviceIdentification:
             raise ConfigurationError(f"the identification object {object_id!r} is not in 0..255")
         if object_id in (7, 8):
             return
+        if isinstance(text, (list, tuple, dict)):
+            raise ConfigurationError(f"the identification object {object_id} is {text!r}; give it one text, a str or bytes")
         encoded = bytes(text) if isinstance(text, (bytes, bytearray)) else str(text).encode()
         if len(encoded) > MAX_OBJECT_TEXT:
             raise ConfigurationError(f"the identification object {object_id} has {len(encoded)} bytes; {MAX_OBJECT_TEXT} fit one response")

@@ -133,6 +133,14 @@ def test_an_object_too_long_for_any_response_is_the_users_error():
         identity[0x80] = "x" * 245
 
 
+@pytest.mark.parametrize("several", [["one", "two"], ("one",), {}])
+def test_an_object_is_one_text(several):
+    identity = ModbusDeviceIdentification(info={0x80: "one"})
+    with pytest.raises(ConfigurationError, match=r"object 128 is .*; give it one text"):
+        identity[0x80] = several
+    assert identity[0x80] == "one"
+
+
 @pytest.mark.parametrize("keywords", [{"info_name": {"Colour": "red"}}, {"info": 5}])
 def test_an_unknown_identity_is_the_users_error(keywords):
     with pytest.raises((ConfigurationError, TypeError)):
