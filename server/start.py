@@ -13,7 +13,6 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
-from mbcore import ModbusAsciiFramer
 from mbcore.errors import ConfigurationError, LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
@@ -121,7 +120,7 @@ def StartUdpServer(
 def StartSerialServer(
     context: Any = None,
     identity: Any = None,
-    framer: Any = ModbusAsciiFramer,
+    framer: Any = "ascii",
     defer_reactor_run: bool = False,
     custom_functions: Iterable[Any] = (),
     console: bool | Mapping[str, Any] = False,
@@ -131,7 +130,7 @@ def StartSerialServer(
 
     The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence.
 
-    :param framer: ModbusAsciiFramer by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
+    :param framer: "ascii", which is ModbusAsciiFramer, by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
     :param port: the device, "/dev/ttyS0" by default
     :param baudrate: bits a second, 19200 by default
     :param bytesize: data bits, 8 by default
@@ -150,7 +149,7 @@ def StartSerialServer(
     settings = {name: options.pop(name) for name in ("bytesize", "parity", "stopbits", "xonxoff", "rtscts") if name in options}
     factory = ModbusSerialFactory(
         context,
-        framer or ModbusAsciiFramer,
+        framer or "ascii",
         identity,
         line=os.fspath(line),
         gap=frame_gap(baudrate),
