@@ -1,7 +1,8 @@
 """What pymodbus' ``device`` has beyond the core's control: the process-wide control block, access control, Modbus Plus."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv6Address, ip_address
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, ClassVar
 
 from mbcore import control
@@ -21,6 +22,8 @@ __all__ = [
     "new_control",
     "process_control",
 ]
+
+_Place = IPv4Address | IPv6Address | IPv4Network | IPv6Network
 
 ModbusCountersHandler = control.ModbusCountersHandler
 ModbusDeviceIdentification = control.ModbusDeviceIdentification
@@ -214,39 +217,51 @@ class DeviceInformationFactory:
 class ModbusAccessControl(Singleton):
     """The hosts that a server lets in: one table for the process, as in pymodbus.
 
-    At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` or :meth:`remove` on, who is not in it is not served.
+    At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` on, servers of TCP, TLS and UDP refuse who is not in it;
+    connections that are open already stay.
     """
 
-    _hosts: ClassVar[list[str]] = ["127.0.0.1"]
+    _hosts: ClassVar[list[_Place]] = [IPv4Address("127.0.0.1")]
     _filled: ClassVar[bool] = False
 
     @property
     def enforced(self) -> bool:
-        """Whether the table was ever changed, and so means something."""
+        """Whether a host was ever added, and so servers ask the table."""
         return self._filled
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._hosts)
+        return map(str, self._hosts)
 
     def __contains__(self, host: object) -> bool:
-        return isinstance(host, str) and _plain(host) in self._hosts
+        place = _place(host)
+        if place is None:
+            return False
+        # An address of a link, "fe80::1%eth0", is let in on that link or on every one, "fe80::1".
+        names = {place, _place(str(place).partition("%")[0])}
+        return not names.isdisjoint(self._hosts) or any(place in net for net in self._hosts if isinstance(net, IPv4Network | IPv6Network))
 
     def add(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in.
 
-        :param host: an address as the operating system names a connection's other end: "192.168.1.7" or "fe80::1"
+        :param host: an address, "192.168.1.7" or "fe80::1", or a network, "192.168.1.0/24"
+        :raises ConfigurationError: it is neither; nothing is added then
         """
+        places = []
+        for entry in _listed(host):
+            place = _place(entry)
+            if place is None:
+                raise ConfigurationError(f'the host {entry!r} is no address: give one such as "192.168.1.7" or "192.168.1.0/24"')
+            places.append(place)
         type(self)._filled = True
-        self._hosts.extend(entry for entry in dict.fromkeys(map(_plain, _listed(host))) if entry not in self._hosts)
+        self._hosts.extend(place for place in dict.fromkeys(places) if place not in self._hosts)
 
     def remove(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in no more; those that are not in the table are passed over."""
-        type(self)._filled = True
-        gone = [_plain(entry) for entry in _listed(host)]
-        self._hosts[:] = [entry for entry in self._hosts if entry not in gone]
+        gone = [_place(entry) for entry in _listed(host)]
+        self._hosts[:] = [place for place in self._hosts if place not in gone]
 
     def check(self, host: str) -> bool:
-        """Return whether the host is in the table."""
+        """Return whether the host is in the table, by itself or in one of its networks."""
         return host in self
 
 
@@ -254,11 +269,12 @@ def _listed(host: str | Iterable[str]) -> list[str]:
     return [host] if isinstance(host, str) else list(host)
 
 
-def _plain(host: str) -> str:
-    """One spelling for each address; on a port for both versions of IP, an IPv4 client is called "::ffff:192.168.1.7"."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+def _place(host: object) -> _Place | None:
+    """One object for all spellings of an address or a network; on a port for both versions of IP, an IPv4 client is ::ffff:192.168.1.7."""
+    if isinstance(host, str):
+        with suppress(ValueError):
+            address = ip_address(host)
+            return getattr(address, "ipv4_mapped", None) or address
+        with suppress(ValueError):
+            return ip_network(host, strict=False)
+    return None

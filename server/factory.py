@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Protocol, ServerFactory
 
 from mbcore import ModbusControlBlock
 from mbcore.session import Session
@@ -73,6 +74,9 @@ class ModbusServerBase:
         self.trace_pdu = check_hook("trace_pdu", options.get("trace_pdu"))
         self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))
         self.report = ErrorLog(_log)
+        #: Connections and datagrams that the access control has refused.
+        self.refused = 0
+        self._refusals = Rarely()
         self._reactor = options.get("reactor")
         self._decoder: Any = None
         for function in options.get("custom_functions") or ():
@@ -86,6 +90,23 @@ class ModbusServerBase:
 
             self._decoder = ServerDecoder(self.report)
         return self._decoder
+
+    @property
+    def access(self) -> Any:
+        """The ModbusAccessControl of this process: once a host is added to it, only the hosts in it are served."""
+        from mbcore.device import ModbusAccessControl
+
+        return ModbusAccessControl()
+
+    def admits(self, host: str) -> bool:
+        """Whether the access control lets a host in; a refusal is counted, and logged now and then."""
+        # Who has filled the table has loaded its module; servers without one do without its memory.
+        if "mbcore.device" not in sys.modules or not self.access.enforced or self.access.check(host):
+            return True
+        self.refused += 1
+        if (number := self._refusals.count("host")) is not None:
+            _log.warning('%s is refused: ModbusAccessControl().add("%s") would let it in (%d refused so far)', host, host, number)
+        return False
 
     @property
     def reactor(self) -> Any:
@@ -137,6 +158,15 @@ class ModbusServerBase:
                 self.report("trace_connect failed", error)
 
 
+class _Refused(Protocol):
+    """What a host gets that is not let in. Factories that wrap another one can't take None for a protocol."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
+
+
 class ModbusServerFactory(ModbusServerBase, ServerFactory):
     """Builds a protocol for every connection to one server.
 
@@ -163,7 +193,10 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         self._evictions = Rarely()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A protocol for a new connection; ``addr`` is not used."""
+        """A protocol for a new connection from ``addr``; of what has no host, such as a UNIX socket, everyone is let in."""
+        host = getattr(addr, "host", None)
+        if host is not None and not self.admits(host):
+            return _Refused()
         if len(self.connections) >= self.max_connections:
             self._evict()
         protocol = self.protocol()

@@ -1,12 +1,15 @@
 """Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
 
 import signal
+from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
 from live import programs
 from live.device import Device
 from live.line import Line
+
+from mbcore import device
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
@@ -17,6 +20,14 @@ def connect(request):
     """connect(store, control=None, **options) -> Master: over every framer, whole, byte by byte and between two glued frames."""
     line, delivery = request.param
     return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+
+
+@pytest.fixture
+def access_control(monkeypatch):
+    """The ModbusAccessControl of this process, as a process has it at first."""
+    monkeypatch.setattr(device.ModbusAccessControl, "_hosts", [ip_address("127.0.0.1")])
+    monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
+    return device.ModbusAccessControl()
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,9 @@ from mbcore.events import EnteredListenModeEvent, RemoteReceiveEvent
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process(monkeypatch):
+def _fresh_process(monkeypatch, access_control):
     monkeypatch.setattr(device, "_latest", None)
     monkeypatch.setattr(device, "_waiting", False)
-    monkeypatch.setattr(ModbusAccessControl, "_hosts", ["127.0.0.1"])
-    monkeypatch.setattr(ModbusAccessControl, "_filled", False)
 
 
 def test_the_process_wide_block_is_the_servers():
@@ -121,12 +119,16 @@ def test_device_information_of_no_known_code():
 def test_access_control_is_asked_only_when_it_was_filled():
     access = ModbusAccessControl()
     assert list(access) == ["127.0.0.1"]
+    access.remove("192.168.1.8")
     assert not access.enforced
     access.add("192.168.1.7")
     assert ModbusAccessControl() is access
     assert access.enforced
     assert access.check("192.168.1.7")
     assert not access.check("192.168.1.8")
+    access.remove("192.168.1.7")
+    assert access.enforced
+    assert not access.check("192.168.1.7")
 
 
 def test_access_control_takes_lists_and_names_each_host_once():
@@ -141,8 +143,26 @@ def test_access_control_takes_lists_and_names_each_host_once():
 
 def test_an_address_is_known_in_every_spelling():
     access = ModbusAccessControl()
-    access.add(["10.0.0.1", "fe80:0::1"])
-    assert access.check("::ffff:10.0.0.1")
-    assert access.check("fe80::1")
-    access.add("gateway")
-    assert access.check("gateway")
+    access.add(["10.0.0.1", "fe80:0::1", "fe80::2%eth0"])
+    known = ["::ffff:10.0.0.1", "fe80::1", "fe80::1%eth0", "fe80::2%eth0"]
+    unknown = ["::ffff:10.0.0.2", "fe80::2", "fe80::2%eth1", "fe80::3", "10.0.0.1.1", "", None, b"10.0.0.1"]
+    assert [host for host in known + unknown if host in access] == known
+
+
+def test_a_network_lets_all_its_hosts_in():
+    access = ModbusAccessControl()
+    access.add(["192.168.1.0/24", "10.0.0.7/30", "fd00::/8"])
+    assert list(access) == ["127.0.0.1", "192.168.1.0/24", "10.0.0.4/30", "fd00::/8"]
+    known = ["192.168.1.200", "::ffff:192.168.1.200", "10.0.0.5", "fd00::17", "192.168.1.0/24"]
+    assert [host for host in [*known, "192.168.2.1", "10.0.0.8", "fe80::1", "192.168.1.0/25"] if host in access] == known
+    access.remove("192.168.1.0/24")
+    assert not access.check("192.168.1.200")
+
+
+@pytest.mark.parametrize("host", ["gateway", "192.168.1", "", 7, None])
+def test_a_host_that_is_no_address_is_refused_in_one_sentence(host):
+    access = ModbusAccessControl()
+    with pytest.raises(ConfigurationError, match=f"the host {host!r} is no address: give one such as"):
+        access.add(["10.0.0.1", host])
+    assert list(access) == ["127.0.0.1"]
+    assert not access.enforced

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -82,6 +83,25 @@ store.register(55, "cm", ModbusSequentialDataBlock(0, [17] * 100))
 StartTcpServer(ModbusServerContext(slaves=store, single=True), address=("127.0.0.1", PORT), custom_functions=[SumRequest])
 """
 
+GUARDED = """
+from mbcore.pymodbus.device import ModbusAccessControl
+from mbcore.pymodbus.server.asynchronous import StartTcpServer, StartUdpServer
+from mbcore.server import StartTlsServer
+
+access = ModbusAccessControl()
+access.add(["127.0.0.2", "127.0.4.0/24"])
+access.remove("127.0.0.1")
+StartTlsServer(None, address=("127.0.0.1", TLS_PORT), defer_reactor_run=True, **CERTIFICATES)
+StartUdpServer(None, address=("127.0.0.1", PORT), defer_reactor_run=True)
+StartTcpServer(None, address=("127.0.0.1", PORT))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
 
 @pytest.fixture
 def run():
@@ -89,9 +109,7 @@ def run():
     children = []
 
     def start(script):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
         child = subprocess.Popen([sys.executable, "-P", "-c", script.replace("PORT", str(port))], env=place)
         children.append(child)
@@ -148,3 +166,52 @@ def test_the_custom_message(run):
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(bytes.fromhex("0001 0000 0006 01 37 0000 0003"))
         assert connection.recv(100) == bytes.fromhex("0001 0000 0004 01 37 0033")
+
+
+READ, REPLY = bytes.fromhex("0001 0000 0006 00 03 0000 0001"), bytes.fromhex("0001 0000 0005 00 03 02 0000")
+
+
+def ask_stream(port, host, context=None):
+    """What a client at `host` gets for READ; b"" when it is closed out."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 10, source_address=(host, 0)) as connection:
+            stream = connection if context is None else context.wrap_socket(connection)
+            stream.sendall(READ)
+            return stream.recv(100)
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+def ask_datagrams(port, *hosts):
+    """What clients at these hosts get for READ, the last of them answered."""
+    clients = []
+    for host in hosts:
+        clients.append(socket.socket(type=socket.SOCK_DGRAM))
+        clients[-1].settimeout(10)
+        clients[-1].bind((host, 0))
+        clients[-1].sendto(READ, ("127.0.0.1", port))
+    answers = [clients[-1].recv(100)]
+    for client in reversed(clients[:-1]):  # asked before, so that an answer would be there by now
+        client.setblocking(False)
+        try:
+            answers.insert(0, client.recv(100))
+        except BlockingIOError:
+            answers.insert(0, b"")
+    for client in clients:
+        client.close()
+    return answers
+
+
+def test_access_control(run, certificates):
+    tls_port = free_port()
+    files = {**certificates.of_server(), "cafile": None}
+    port = run(GUARDED.replace("TLS_PORT", str(tls_port)).replace("CERTIFICATES", repr(files)))
+    context = certificates.client_context(shown=False)
+    for host, answer in (("127.0.0.2", REPLY), ("127.0.4.77", REPLY), ("127.0.0.1", b""), ("127.0.5.1", b"")):
+        assert ask_stream(port, host) == answer
+        assert ask_stream(tls_port, host, context) == answer
+    assert ask_datagrams(port, "127.0.0.1", "127.0.0.2") == [b"", REPLY]
+    master = ModbusTcpClient("127.0.0.1", port=port, source_address=("127.0.0.2", 0))
+    assert master.connect()
+    assert master.read_holding_registers(0, count=2).registers == [0, 0]
+    master.close()
