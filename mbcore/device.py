@@ -19,6 +19,7 @@ __all__ = [
     "ModbusCountersHandler",
     "ModbusDeviceIdentification",
     "ModbusPlusStatistics",
+    "ProcessControlBlock",
     "new_control",
     "process_control",
 ]
@@ -105,21 +106,17 @@ class ModbusPlusStatistics:
         return [high << 8 | low for high, low in zip(octets[::2], octets[1::2], strict=True)]
 
 
-class ModbusControlBlock(control.ModbusControlBlock):
-    """The core's control block with all that pymodbus' one has.
+class _Additions:
+    """What pymodbus' control block has beyond the core's; for a class that has all of that."""
 
-    :param identity: as there
-    """
-
-    def __init__(self, identity: control.ModbusDeviceIdentification | None = None) -> None:
-        super().__init__(identity)
+    def __init__(self) -> None:
         self._mode = "ASCII"
         self._plus = ModbusPlusStatistics()
 
     def __str__(self) -> str:
         return "ModbusControl"
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
+    def __iter__(self: Any) -> Iterator[tuple[str, int]]:
         """Iterate over (name, value) of the counters."""
         return iter(self.Counter)
 
@@ -139,11 +136,11 @@ class ModbusControlBlock(control.ModbusControlBlock):
         return self._plus
 
     @property
-    def Events(self) -> list[ModbusEvent]:
+    def Events(self: Any) -> list[ModbusEvent]:
         """The event log as objects, newest first."""
         return [decode_event(code) for code in self.events]
 
-    def setDiagnostic(self, mapping: Mapping[int, object]) -> None:
+    def setDiagnostic(self: Any, mapping: Mapping[int, object]) -> None:
         """Set bits of the diagnostic register, {bit 0..15: whether it is set}; others are ignored."""
         register = self.getDiagnosticRegister()
         for bit, value in mapping.items():
@@ -155,37 +152,66 @@ class ModbusControlBlock(control.ModbusControlBlock):
         """Return one bit of the diagnostic register, None when ``bit`` is not one of 0..15."""
         return self.getDiagnosticRegister()[bit] if isinstance(bit, int) and 0 <= bit <= 15 else None
 
-    def getDiagnosticRegister(self) -> list[bool]:
+    def getDiagnosticRegister(self: Any) -> list[bool]:
         """Return the diagnostic register, bit 0 first."""
         return unpack_bitstring(self.diagnostic_register.to_bytes(2, "little"))
 
 
-# pymodbus has one control block for the process. Here each server has its own, and a script that asks for "the" block is given that of the
-# server made last; when there is none yet, one that the next server takes over.
-_latest: ModbusControlBlock | None = None
-_waiting = False
+class ModbusControlBlock(_Additions, control.ModbusControlBlock):
+    """The core's control block with all that pymodbus' one has.
+
+    :param identity: as there
+    """
+
+    def __init__(self, identity: control.ModbusDeviceIdentification | None = None) -> None:
+        control.ModbusControlBlock.__init__(self, identity)
+        _Additions.__init__(self)
 
 
-def process_control() -> ModbusControlBlock:
+class ProcessControlBlock(_Additions):
+    """pymodbus' one control block for the process: the first server's own, with all of its attributes.
+
+    Before there is a server it is a block that the next one takes over, and so it is when the last has stopped. A second server has a block
+    of its own, which its handle's ``control`` is.
+    """
+
+    _block: control.ModbusControlBlock | None = None
+
+    @property
+    def block(self) -> control.ModbusControlBlock:
+        """The core's block that this one is now."""
+        self._block = next(iter(control.server_blocks), self._block) or control.ModbusControlBlock()
+        return self._block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.block, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        own = name.startswith("_") or hasattr(type(self), name)
+        object.__setattr__(self if own else self.block, name, value)
+
+
+_process: ProcessControlBlock | None = None
+
+
+def process_control() -> ProcessControlBlock:
     """The control block that a script with one server means when it names none."""
-    global _latest, _waiting
-    if _latest is None:
-        _latest, _waiting = ModbusControlBlock(), True
-    return _latest
+    global _process
+    if _process is None:
+        _process = ProcessControlBlock()
+    return _process
 
 
-def new_control(identity: control.ModbusDeviceIdentification | None = None) -> ModbusControlBlock:
-    """The control block of a new server.
+def new_control(identity: control.ModbusDeviceIdentification | None = None) -> control.ModbusControlBlock:
+    """The control block of a new server: the process' when a script has asked for that and no other server has it.
 
     :param identity: the server's; None leaves what the script has set, or says mbcore
     """
-    global _latest, _waiting
-    if _latest is None or not _waiting:
-        _latest = ModbusControlBlock(identity)
-    elif identity is not None:
-        _latest.Identity = identity
-    _waiting = False
-    return _latest
+    if _process is None or control.server_blocks:
+        return control.ModbusControlBlock(identity)
+    if identity is not None:
+        _process.block.Identity = identity
+    return _process.block
 
 
 class DeviceInformationFactory:

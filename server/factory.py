@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from mbcore import ModbusControlBlock
+from mbcore.control import ModbusControlBlock, server_blocks
 from mbcore.session import Session
 
 from .options import (
@@ -67,7 +67,10 @@ class ModbusServerBase:
         options = take_options(type(self).__name__, kwargs, self._keywords, stacklevel=4)
         self.store = check_store(store)
         self.framer = find_framer(framer)
-        self.control = ModbusControlBlock(check_identity(identity))
+        # A script that asks for the process' control block has loaded its module; others do without its memory.
+        device: Any = sys.modules.get("mbcore.device")
+        self.control: ModbusControlBlock = (device.new_control if device else ModbusControlBlock)(check_identity(identity))
+        server_blocks[self.control] = None
         self.ignore_missing_slaves = bool(options.get("ignore_missing_slaves", False))
         self.broadcast_enable = bool(options.get("broadcast_enable", False))
         self.trace_packet = check_hook("trace_packet", options.get("trace_packet"))
@@ -100,7 +103,7 @@ class ModbusServerBase:
 
     def admits(self, host: str) -> bool:
         """Whether the access control lets a host in; a refusal is counted, and logged now and then."""
-        # Who has filled the table has loaded its module; servers without one do without its memory.
+        # As above: who has filled the table has loaded its module.
         if "mbcore.device" not in sys.modules or not self.access.enforced or self.access.check(host):
             return True
         self.refused += 1
@@ -135,6 +138,10 @@ class ModbusServerBase:
     def close_connections(self) -> Deferred[None]:
         """Close every connection; the Deferred fires when the last one is gone."""
         return succeed(None)
+
+    def retire(self) -> None:
+        """Take note that this server serves no more: the process' control block of old scripts is another server's, see mbcore.device."""
+        server_blocks.pop(self.control, None)
 
     def run_trace_packet(self, sending: bool, data: bytes) -> bytes:
         """What the ``trace_packet`` hook makes of a chunk; a hook that fails changes nothing."""

@@ -157,7 +157,11 @@ def StartSerialServer(
     )
 
     def open_server() -> RunningServer:
-        open_line(factory, baudrate, **settings)
+        try:
+            open_line(factory, baudrate, **settings)
+        except Exception:
+            factory.retire()
+            raise
         return RunningServer("serial", factory, factory.line, [factory.close_connections])
 
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
@@ -171,6 +175,7 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
     try:
         listener = listen()
     except CannotListenError as error:
+        factory.retire()
         refused = LineError(_refusal(kind, host, port, error.socketError))
         refused.errno = error.socketError.errno
         raise refused from error

@@ -9,7 +9,7 @@ from live import programs
 from live.device import Device
 from live.line import Line
 
-from mbcore import device
+from mbcore import control, device
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
@@ -28,6 +28,14 @@ def access_control(monkeypatch):
     monkeypatch.setattr(device.ModbusAccessControl, "_hosts", [ip_address("127.0.0.1")])
     monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
     return device.ModbusAccessControl()
+
+
+@pytest.fixture
+def process_control(monkeypatch):
+    """The control block of this process, as an old script has it that asks for it before it starts a server."""
+    monkeypatch.setattr(device, "_process", None)
+    control.server_blocks.clear()
+    return device.process_control()
 
 
 @pytest.fixture(autouse=True)

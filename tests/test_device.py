@@ -2,7 +2,7 @@
 
 import pytest
 
-from mbcore import device
+from mbcore import control, device
 from mbcore.device import (
     DeviceInformationFactory,
     ModbusAccessControl,
@@ -18,30 +18,80 @@ from mbcore.events import EnteredListenModeEvent, RemoteReceiveEvent
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch, access_control):
-    monkeypatch.setattr(device, "_latest", None)
-    monkeypatch.setattr(device, "_waiting", False)
+    monkeypatch.setattr(device, "_process", None)
+    control.server_blocks.clear()
+
+
+def serve(identity=None):
+    """The control block of a new server, as a server makes it."""
+    block = new_control(identity)
+    control.server_blocks[block] = None
+    return block
 
 
 def test_the_process_wide_block_is_the_servers():
-    control = new_control()
-    assert process_control() is control is process_control()
+    block = serve()
+    block.Counter.BusMessage = 7
+    process = process_control()
+    assert process is process_control()
+    assert process.block is block
+    assert dict(process)["BusMessage"] == process.Counter.BusMessage == 7
+    assert str(process) == "ModbusControl"
+    process.ListenOnly = True
+    process.Identity.VendorName = "ACME"
+    process.addEvent(EnteredListenModeEvent())
+    process.setDiagnostic({2: True})
+    assert (block.ListenOnly, block.Identity.VendorName, block.events, block.diagnostic_register) == (True, "ACME", b"\x04", 4)
+    assert process.Events == [EnteredListenModeEvent()]
+    assert process.getDiagnostic(2)
+    with pytest.raises(AttributeError, match="ListenAlways"):
+        _ = process.ListenAlways
+    with pytest.raises(AttributeError, match="ListenAlways"):
+        process.ListenAlways = True
+
+
+def test_what_pymodbus_adds_belongs_to_the_process():
+    process = process_control()
+    process.Mode = "RTU"
+    serve()
+    assert process.Mode == "RTU"
+    assert process.Plus is process.Plus
 
 
 def test_a_block_asked_for_early_is_taken_by_the_first_server_alone():
     early = process_control()
     early.Identity.VendorName = "ACME"
-    first = new_control()
-    assert first is early
+    first = serve()
+    assert early.block is first
     assert first.Identity.VendorName == "ACME"
-    second = new_control()
+    second = serve()
     assert second is not first
-    assert process_control() is second
+    assert second.Identity.VendorName == "mbcore"
+    assert early.block is first
 
 
 def test_a_servers_identity_wins():
     process_control().Identity.VendorName = "ACME"
     identity = ModbusDeviceIdentification({0: "Other"})
-    assert new_control(identity).Identity is identity
+    assert serve(identity).Identity is identity is process_control().Identity
+    assert serve(identity).Identity is identity
+
+
+def test_the_next_server_takes_the_process_wide_block_over():
+    process = process_control()
+    first, second = serve(), serve()
+    del control.server_blocks[first]
+    assert process.block is second
+    del control.server_blocks[second]
+    assert process.block is second
+    assert serve() is second
+
+
+def test_without_a_server_there_is_one_block_too():
+    process = process_control()
+    process.ListenOnly = True
+    assert process.block is process.block
+    assert process.ListenOnly
 
 
 def test_two_blocks_share_nothing():

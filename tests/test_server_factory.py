@@ -1,5 +1,6 @@
 """What one server holds, and how many connections."""
 
+import gc
 import os
 
 import pytest
@@ -197,6 +198,35 @@ def test_closing_no_connections_is_done_at_once():
     done = []
     ModbusServerFactory().close_connections().addCallback(done.append)
     assert done == [None]
+
+
+@pytest.mark.parametrize("server", [ModbusServerFactory, ModbusUdpProtocol])
+def test_an_only_server_counts_in_the_control_block_of_the_process(process_control, server):
+    process_control.Identity.VendorName = "ACME"
+    first, second = server(), server()
+    assert process_control.block is first.control is not second.control
+    assert first.control.Identity.VendorName == "ACME"
+    first.buildSession().receive(wrap_socket(pdu("03 0000 0001")), 0.0)
+    assert process_control.Counter.BusMessage == 1
+    first.retire()
+    first.retire()
+    assert process_control.block is second.control
+
+
+def test_a_server_that_is_dropped_has_the_control_block_no_more(process_control):
+    first, second = ModbusServerFactory(), ModbusServerFactory()
+    assert process_control.block is first.control
+    del first
+    process_control._block = None
+    gc.collect()
+    assert process_control.block is second.control
+
+
+def test_a_script_that_asks_late_gets_the_block_of_the_server_too():
+    script = ("import sys; from mbcore.server import ModbusServerFactory; factory = ModbusServerFactory()\n"
+              "assert 'mbcore.device' not in sys.modules; from mbcore.pymodbus.device import ModbusControlBlock\n"
+              "ModbusControlBlock().Counter.BusMessage = 17; ModbusControlBlock().Plus; print(factory.control.Counter.BusMessage)")
+    assert run_python(script) == "17\n"
 
 
 HOME, STRANGER = IPv4Address("TCP", "127.0.0.1", 40000), IPv4Address("TCP", "192.0.2.9", 40000)
