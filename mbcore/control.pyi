@@ -1,5 +1,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
+
+server_blocks: WeakKeyDictionary[ModbusControlBlock, None]
 
 class ModbusDeviceIdentification:
     VendorName: Any

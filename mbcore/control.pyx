@@ -12,6 +12,8 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from mbcore.constants cimport *
 from mbcore.lock cimport lock_image, unlock_image
 
+from weakref import WeakKeyDictionary
+
 from mbcore.errors import ConfigurationError
 from mbcore.version import __version__
 
@@ -439,3 +441,7 @@ cdef object checked(object value, int high, str what):
     if not isinstance(value, int) or not 0 <= value <= high:
         raise ConfigurationError(f"the {what} {value!r} is not in 0..{high}")
     return value
+
+
+#: The control blocks of this process' servers as keys, the first server's first; they leave when they are dropped or their server stops.
+server_blocks = WeakKeyDictionary()
