@@ -32,7 +32,8 @@ the consumer, "17,OUTPUT|ACTIVE_LOW,mbcore"; of GPIO_V2_LINE_SET_VALUES "1" to s
 "for:forever". `result` is a number, or the name of an error. Sleeps, ppoll and timerfd_settime are recorded of the whole process, `thread`
 tells whose; ppoll's target is the port where it waits for it.
 
-Not seen: readv and writev, poll, select and epoll_wait, and what libc does inside itself, such as the ioctls of tcsetattr.
+Not seen: readv and writev, poll, select and epoll_wait, and what libc does inside itself, such as the ioctls of tcsetattr; on a 32-bit
+system whose programs have 64-bit times nothing is, since they call other names.
 """
 
 import os
