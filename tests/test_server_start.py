@@ -57,7 +57,7 @@ def tls_context(monkeypatch):
 @pytest.fixture
 def serial_line(monkeypatch):
     """Serial lines are opened in name only."""
-    monkeypatch.setattr(serial, "open_line", lambda factory, baudrate, **settings: None)
+    monkeypatch.setattr(serial, "open_line", lambda factory: serial.Line(factory, serial.TwistedCarrier(factory)))
 
 
 class FakeConsole:
