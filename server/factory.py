@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
 
+    from .line import Line
+
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 2000
@@ -54,9 +56,8 @@ class ModbusServerBase:
     :raises ConfigurationError: for a value that cannot be used
     """
 
-    # On a serial line absent units are silent and unit 0 is a broadcast; frame_gap is t3.5 in seconds.
-    serial = False
-    frame_gap = 0.0
+    #: Of a serial line: its state and its counters.
+    line: Line | None = None
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -98,18 +99,15 @@ class ModbusServerBase:
 
     def buildSession(self) -> Session:
         """A new session for one connection or one line."""
-        return Session(
-            self.framer,
-            self.store,
-            self.control,
-            serial=self.serial,
-            frame_gap=self.frame_gap,
-            ignore_missing_slaves=self.ignore_missing_slaves,
-            broadcast_enable=self.broadcast_enable,
-            report=self.report,
-            trace_pdu=self.trace_pdu,
-            decoder=self._decoder,
-        )
+        return Session(self.framer, self.store, self.control, broadcast_enable=self.broadcast_enable, **self._session_options())
+
+    def _session_options(self) -> dict[str, Any]:
+        return {
+            "ignore_missing_slaves": self.ignore_missing_slaves,
+            "report": self.report,
+            "trace_pdu": self.trace_pdu,
+            "decoder": self._decoder,
+        }
 
     def close_connections(self) -> Deferred[None]:
         """Close every connection; the Deferred fires when the last one is gone."""

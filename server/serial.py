@@ -12,6 +12,7 @@ from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
 from mbcore.errors import ConfigurationError
+from mbcore.line import LineSession
 
 from . import rs485
 from .factory import ModbusServerFactory
@@ -22,8 +23,6 @@ from .tcp import ModbusTcpProtocol
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-
-    from mbcore.session import Session
 
 _log = logging.getLogger(__name__)
 
@@ -48,18 +47,16 @@ class ModbusSerialFactory(ModbusServerFactory):
     """
 
     protocol = ModbusSerialProtocol
-    serial = True
 
     def __init__(self, store: Any, framer: Any, identity: Any, line: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(store, framer, identity, **kwargs)
         self.settings = check_line(line, self.framer, self.store)
         self.name = self.settings.name
-        self.session_keywords = self.settings.session
         #: The line's session: one for all its life, as its counters are.
-        self.session = super().buildSession()
+        self.session = LineSession(self.framer, self.store, self.control, **self.settings.session, **self._session_options())
         self._told = False
 
-    def buildSession(self) -> Session:
+    def buildSession(self) -> LineSession:
         """The line's session, which has forgotten what was on its way."""
         self.session.reset()
         return self.session

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusAsciiFramer, ModbusRtuFramer
 from mbcore.errors import ConfigurationError, LineError
-from mbcore.server import IgnoredKeywordWarning, ModbusServerFactory, StartSerialServer, factory, rs485, running, serial
+from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
 from mbcore.server.serial import ModbusSerialFactory
 
 LINE = {"port": "/dev/ttyX"}
@@ -68,6 +68,15 @@ def test_a_stream_that_cannot_be_trusted_starts_over_and_the_line_stays_open():
     assert protocol.session.resets == 1
     assert not protocol.closing
     assert not protocol.transport.disconnecting
+
+
+def test_the_log_names_the_line_and_what_goes_over_it(caplog):
+    caplog.set_level(logging.DEBUG)
+    serial_connection(b"\xab").dataReceived(b"\xcd")
+    assert [message for message in caplog.messages if "ab" in message or "cd" in message] == [
+        "serial line /dev/ttyX > cd",
+        "serial line /dev/ttyX < ab",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -448,12 +457,16 @@ def test_a_protocol_that_fails_costs_an_opening_and_not_the_line(reactor, adapte
 
 def test_the_session_is_told_how_the_line_is(monkeypatch):
     made = []
-    monkeypatch.setattr(factory, "Session", lambda *args, **keywords: made.append(keywords))
-    ModbusSerialFactory(None, "rtu", None, LINE | {"units": [3], "reply_delay": 0.002, "reply_deadline": 0, "echo": "none"})
-    ModbusServerFactory(None).buildSession()
-    line, network = made
-    assert line | {"report": network["report"]} == network | {
-        "serial": True,
+    monkeypatch.setattr(serial, "LineSession", lambda *args, **keywords: made.append((args, keywords)))
+    line = LINE | {"units": [3], "reply_delay": 0.002, "reply_deadline": 0, "echo": "none"}
+    factory = ModbusSerialFactory(None, "rtu", None, line, trace_pdu=print)
+    [(args, keywords)] = made
+    assert args == (ModbusRtuFramer, factory.store, factory.control)
+    assert keywords == {
+        "ignore_missing_slaves": False,
+        "report": factory.report,
+        "trace_pdu": print,
+        "decoder": None,
         "frame_gap": pytest.approx(3.5 * 11 / 19200),
         "reply_delay": 0.002,
         "reply_deadline": 0.0,
