@@ -32,6 +32,9 @@ class ModbusSerialProtocol(ModbusTcpProtocol):
 
     factory: ModbusSerialFactory
 
+    # What others say on the line has to be heard.
+    _holds_back = False
+
     def stream_broken(self) -> None:
         """Start over at the next byte: a line cannot be made anew by the other side, as a client's connection can."""
         self.session.reset()

@@ -10,7 +10,7 @@ from typing import Any
 from mbcore import ModbusRtuFramer, ModbusServerContext
 from mbcore.errors import ConfigurationError
 
-from .options import check_choice, check_count, check_seconds, check_units
+from .options import check_choice, check_count, check_time, check_units
 from .rs485 import Direction, check_direction
 
 CHARACTER_BITS = 11  # start, 8 data, parity or second stop, stop (Modbus over Serial Line V1.02, 2.5.1)
@@ -82,13 +82,11 @@ def check_line(given: Mapping[str, Any], framer: type, store: ModbusServerContex
 
 def _session_keywords(given: Mapping[str, Any], baudrate: int, framer: type, store: ModbusServerContext) -> dict[str, Any]:
     gap, delay = given.get("frame_gap"), given.get("reply_delay")
-    gap = frame_gap(baudrate) if gap is None else check_seconds("frame_gap", gap, 0.0001, LONGEST_GAP)
-    if delay is None:
-        # Only RTU needs silence to know where a frame begins.
-        delay = gap if issubclass(framer, ModbusRtuFramer) else 0.0
-    else:
-        delay = check_seconds("reply_delay", delay, 0, LONGEST_REPLY)
-    deadline = check_seconds("reply_deadline", given.get("reply_deadline", REPLY_DEADLINE), 0, LONGEST_REPLY)
+    gap = frame_gap(baudrate) if gap is None else check_time("frame_gap", gap, 0.0001, LONGEST_GAP)
+    # Only RTU needs silence to know where a frame begins.
+    usual = gap if issubclass(framer, ModbusRtuFramer) else 0.0
+    delay = usual if delay is None else check_time("reply_delay", delay, 0, LONGEST_REPLY)
+    deadline = check_time("reply_deadline", given.get("reply_deadline", REPLY_DEADLINE), 0, LONGEST_REPLY)
     if 0 < deadline <= delay:
         raise ConfigurationError(
             f"reply_deadline is {deadline:g} s and no reply would go out before {delay:g} s of reply_delay or frame gap are over:"

@@ -13,7 +13,6 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
-from mbcore import ModbusAsciiFramer
 from mbcore.errors import LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
@@ -49,6 +48,7 @@ def StartTcpServer(
     :param framer: MBAP framing by default; ModbusRtuFramer or "rtu" is RTU over TCP
     :param ignore_missing_slaves: True: silence for a unit that is not there; False: exception 0x0B
     :param broadcast_enable: True: unit 0 is a broadcast
+    :param answer_timeout: seconds that a data block may take when it answers with a Deferred, 3 by default; then exception 0x0B
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
@@ -121,7 +121,7 @@ def StartUdpServer(
 def StartSerialServer(
     context: Any = None,
     identity: Any = None,
-    framer: Any = ModbusAsciiFramer,
+    framer: Any = "ascii",
     defer_reactor_run: bool = False,
     custom_functions: Iterable[Any] = (),
     console: bool | Mapping[str, Any] = False,
@@ -132,7 +132,7 @@ def StartSerialServer(
     The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence. A device that is absent, or
     vanishes, is waited for and opened again by the same name; the handle's ``line`` tells of it and has the line's counters.
 
-    :param framer: ModbusAsciiFramer by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
+    :param framer: "ascii", which is ModbusAsciiFramer, by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
     :param port: the device, "/dev/ttyS0" by default; a name that stays the same is one of /dev/serial/by-id or by-path
     :param baudrate: bits a second, 19200 by default
     :param bytesize: data bits, 8 by default
@@ -162,11 +162,16 @@ def StartSerialServer(
     options = take_options("StartSerialServer", kwargs, SERIAL_KEYWORDS, custom_functions=custom_functions)
     from .serial import ModbusSerialFactory, open_line
 
-    line = {name: options.pop(name) for name in LINE_KEYWORDS & options.keys()}
-    factory = ModbusSerialFactory(context, framer or ModbusAsciiFramer, identity, line, **options)
+    given = {name: options.pop(name) for name in LINE_KEYWORDS & options.keys()}
+    factory = ModbusSerialFactory(context, framer or "ascii", identity, given, **options)
 
     def open_server() -> RunningServer:
-        return RunningServer("serial", factory, factory.name, [open_line(factory).close])
+        try:
+            line = open_line(factory)
+        except Exception:
+            factory.retire()
+            raise
+        return RunningServer("serial", factory, factory.name, [line.close])
 
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
 
@@ -179,6 +184,7 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
     try:
         listener = listen()
     except CannotListenError as error:
+        factory.retire()
         refused = LineError(_refusal(kind, host, port, error.socketError))
         refused.errno = error.socketError.errno
         raise refused from error

@@ -464,6 +464,7 @@ def test_the_session_is_told_how_the_line_is(monkeypatch):
     assert args == (ModbusRtuFramer, factory.store, factory.control)
     assert keywords == {
         "ignore_missing_slaves": False,
+        "answer_timeout": 3.0,
         "report": factory.report,
         "trace_pdu": print,
         "decoder": None,
