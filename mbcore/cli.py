@@ -134,7 +134,7 @@ def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
             files = {"certfile": args.certfile, "keyfile": args.keyfile, "cafile": args.cafile}
             return server.StartTlsServer(context, address=(args.host, args.port), **files, **options)
         case _:
-            return server.StartSerialServer(context, port=args.device, **_line_settings(args), **options)
+            return server.StartSerialServer(context, port=args.device, **_line_settings(args), **_line_behaviour(args), **options)
 
 
 def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str, str]]) -> str:
@@ -262,6 +262,13 @@ def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("baudrate", "bytesize", "parity", "stopbits")}
 
 
+def _line_behaviour(args: argparse.Namespace) -> dict[str, Any]:
+    """How a server behaves on its line; what is not said is left to the server."""
+    named = {name: getattr(args, name) for name in ("echo", "direction", "direction_line", "direction_active", "frame_gap", "reply_delay")}
+    said = {name: value for name, value in named.items() if value is not None}
+    return {"units": args.unit, "reopen": args.reopen, **said}
+
+
 # ---- migrate ----
 
 
@@ -296,6 +303,8 @@ def _parser() -> argparse.ArgumentParser:
                 _add_network(leaf, transport, serving=run is _serve)
             else:
                 _add_serial(leaf, transport)
+                if run is _serve:
+                    _add_line(leaf)
             if run is _serve:
                 _add_serving(leaf)
             else:
@@ -338,6 +347,18 @@ def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
     leaf.set_defaults(framer=transport)
 
 
+def _add_line(leaf: argparse.ArgumentParser) -> None:
+    gap, delay = _milliseconds(0.1, 1000), _milliseconds(0, 60_000)
+    leaf.add_argument("--frame-gap", type=gap, metavar="MS", help="silence that ends an RTU frame (default: 3.5 characters)")
+    leaf.add_argument("--reply-delay", type=delay, metavar="MS", help="time from request to reply (default: RTU the frame gap, else 0)")
+    leaf.add_argument("--echo", choices=("auto", "drop", "none"), help="whether the adapter hears its own replies (default auto: find out)")
+    directions = ("auto", "kernel", "rts", "gpio")
+    leaf.add_argument("--direction", choices=directions, help="what switches an RS-485 transceiver (default auto: itself)")
+    leaf.add_argument("--direction-line", type=_whole(0, 1023), metavar="N", help="the line of /dev/gpiochip0 that does, with gpio")
+    leaf.add_argument("--direction-active", choices=("high", "low"), help="its state while sending (default high)")
+    leaf.add_argument("--no-reopen", dest="reopen", action="store_false", help="end instead of waiting for an absent device")
+
+
 def _add_serving(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("-a", "--unit", type=_whole(1, 247), default=1, metavar="N", help="unit id (default %(default)s)")
     leaf.add_argument("-v", "--verbose", action="count", default=0, help="log starts and stops; twice: every connection and frame")
@@ -367,6 +388,21 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds above 0")
     return seconds
+
+
+def _milliseconds(low: float, high: float) -> Callable[[str], float]:
+    """A type of argument: a time in milliseconds, taken as seconds."""
+
+    def take(text: str) -> float:
+        try:
+            milliseconds = float(text)
+        except ValueError:
+            milliseconds = -1.0
+        if not low <= milliseconds <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no time in milliseconds in {low:g}..{high:g}")
+        return milliseconds / 1000
+
+    return take
 
 
 class _Parser(argparse.ArgumentParser):
