@@ -230,7 +230,7 @@ def listen(port: Any) -> None:
     """Let an open port hear only: no driver is switched on, bytes are handed on at once, and a break does not flush what came."""
     with suppress(OSError):  # a port without modem lines
         port.rts = False
-    with suppress(OSError, ValueError):  # one whose driver knows nothing of it
+    with suppress(OSError, ValueError, NotImplementedError):  # one whose driver knows nothing of it
         port.set_low_latency_mode(True)
     if termios is not None:
         attributes = termios.tcgetattr(port.fileno())
