@@ -154,7 +154,9 @@ def open_line(factory: ModbusSerialFactory) -> Line:
     :raises ConfigurationError: when it cannot be set up as asked
     """
     settings = factory.settings
-    line = factory.line = Line(factory, _carrier(factory), settings.reopen)
+    carrier = _carrier(factory)
+    factory.engine = not isinstance(carrier, TwistedCarrier)
+    line = factory.line = Line(factory, carrier, settings.reopen)
     line.open()
     if settings.session["units"] is None and factory.store.single:
         _log.warning(

@@ -34,6 +34,12 @@ def reactor(monkeypatch):
     return Reactor()
 
 
+@pytest.fixture(autouse=True)
+def on_twisted(monkeypatch):
+    """The compiled loop would carry the bytes past the reactor's double."""
+    monkeypatch.setattr(serial, "_obstacle", lambda factory: "Twisted is what is tested here")
+
+
 @pytest.fixture
 def line():
     """The two ends of a line: our file descriptor of the one, the name of the other."""
@@ -543,20 +549,6 @@ def test_a_line_whose_transceiver_cannot_be_switched_is_refused_and_closed(react
     with pytest.raises(ConfigurationError, match="has no RS-485 mode"):
         StartSerialServer(port=line[1], direction="kernel", reactor=reactor, defer_reactor_run=True)
     StartSerialServer(port=line[1], reactor=reactor, defer_reactor_run=True).stop()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"engine": True}, "engine is True, but mbcore has no compiled loop for serial lines here: leave engine out"),
-        ({"realtime": True}, "realtime is True, but mbcore has no compiled loop for serial lines here: leave realtime out"),
-        ({"direction": "rts"}, 'direction is "rts", for which Twisted is too slow, and there is no compiled loop here'),
-        ({"direction": "gpio", "direction_line": 4}, 'direction is "gpio", for which Twisted is too slow'),
-    ],
-)
-def test_what_only_the_compiled_loop_does_is_refused_without_it(reactor, options, sentence):
-    with pytest.raises(ConfigurationError, match=sentence):
-        StartSerialServer(port="/dev/ttyX", reactor=reactor, defer_reactor_run=True, **options)
 
 
 def test_mbap_on_a_line_recovers_from_a_broken_head():
