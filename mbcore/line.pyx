@@ -1,9 +1,9 @@
 """One serial line, which other units share: whose frame it is, where it ends, when a reply may go out. Knows no port and no clock.
 
-On RTU only lengths, the CRC and silence tell frames apart, and bytes come late: a USB adapter delivers every 16 ms, a UART with a FIFO every
-8 or 16 characters. A silence of t3.5 that is seen here may be in the midst of a frame. So a frame counts at once where a frame may begin;
-anywhere else only a longer silence shows that it is no piece of another unit's payload. The rules stand in docs/shared-line.md. Source: Modbus
-over Serial Line V1.02, 2.4 and 2.5.
+On RTU only lengths, the CRC and silence tell frames apart, and bytes come late: a USB adapter delivers every 16 ms, a UART with a FIFO
+every 8 or 16 characters. A silence of t3.5 that is seen here may be in the midst of a frame. So a frame counts at once where a frame may
+begin; anywhere else only a longer silence shows that it is no piece of another unit's payload. The rules stand in docs/shared-line.md.
+Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 """
 
 from libc.stddef cimport ptrdiff_t
