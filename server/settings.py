@@ -50,6 +50,11 @@ class LineSettings:
     #: Run that loop with real-time priority.
     realtime: bool
 
+    @property
+    def character_time(self) -> float:
+        """Seconds that a character takes on the wire."""
+        return float(self.session["character_time"])
+
 
 def check_line(given: Mapping[str, Any], framer: type, store: ModbusServerContext) -> LineSettings:
     """The settings that StartSerialServer's keywords mean.
