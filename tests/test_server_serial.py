@@ -10,6 +10,7 @@ import termios
 import pytest
 from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
+from live.line import Adapter
 from serial import SerialException
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
@@ -283,27 +284,9 @@ def test_a_line_that_takes_nothing_is_closed_all_the_same(reactor, line):
     port.abortConnection()  # that has gone already
 
 
-class Unplugged:
-    """A stable name, which a pseudo-terminal stands behind while it is plugged in."""
-
-    def __init__(self, path):
-        self.name = path / "usb-X"
-        self.master = None
-
-    def plug(self):
-        self.master, slave = pty.openpty()
-        self.name.symlink_to(os.ttyname(slave))
-        os.close(slave)
-
-    def unplug(self):
-        self.name.unlink()
-        os.close(self.master)
-        self.master = None
-
-
 @pytest.fixture
 def adapter(tmp_path):
-    adapter = Unplugged(tmp_path)
+    adapter = Adapter(tmp_path)
     yield adapter
     if adapter.master is not None:
         adapter.unplug()
