@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class ModbusSerialFactory(ModbusServerFactory):
         """
         settings, name = self.settings, self.name
         # inter_byte_timeout=0 makes a read without data fail: the empty read it would be otherwise looks like a line that has gone.
-        port = open_port(name, **settings.port, timeout=0, inter_byte_timeout=0)
+        port = open_port(name, rts=settings.direction.idle_rts, **settings.port, timeout=0, inter_byte_timeout=0)
         try:
             self._tell_dropped(dropped_settings(port, **{word: settings.port[word] for word in FORMAT}))
             if settings.low_latency:
@@ -165,17 +166,36 @@ def open_line(factory: ModbusSerialFactory) -> Line:
 
 
 def _carrier(factory: ModbusSerialFactory) -> Carrier:
-    """What carries the line's bytes.
+    """What carries the line's bytes: the compiled loop where it can.
 
     :raises ConfigurationError: when that cannot do what the user wants
     """
     settings = factory.settings
-    if settings.engine or settings.realtime:
-        word = "engine" if settings.engine else "realtime"
-        raise ConfigurationError(f"{word} is True, but mbcore has no compiled loop for serial lines here: leave {word} out")
-    if settings.direction.kind in ("rts", "gpio"):
-        raise ConfigurationError(
-            f'direction is "{settings.direction.kind}", for which Twisted is too slow, and there is no compiled loop here: use "kernel"'
-            ' where the driver can, or "auto" with a transceiver that switches itself'
-        )
+    obstacle = "engine is False" if settings.engine is False else _obstacle(factory)
+    if not obstacle:
+        from .loop import LoopCarrier
+
+        return LoopCarrier(factory)
+    wishes = {
+        "engine is True": settings.engine,
+        "realtime is True": settings.realtime,
+        f'direction is "{settings.direction.kind}"': settings.direction.kind in ("rts", "gpio"),
+    }
+    for wish, made in wishes.items():
+        if made:
+            raise ConfigurationError(f"{wish}, which needs the compiled loop, but {obstacle}: leave one of the two out")
     return TwistedCarrier(factory)
+
+
+def _obstacle(factory: ModbusSerialFactory) -> str:
+    """Why the compiled loop can't carry the line's bytes; empty where it can."""
+    if not sys.platform.startswith("linux"):
+        return "this system is not Linux"
+    if factory.protocol is not ModbusSerialProtocol:
+        return f"the factory's protocol is {factory.protocol.__name__}, which sees every byte"
+    for name in ("trace_packet", "trace_pdu"):
+        if getattr(factory, name) is not None:
+            return f"{name} is given, which sees every message"
+    if factory.settings.engine is None and _log.isEnabledFor(logging.DEBUG):
+        return "the log is to show every message (level DEBUG)"
+    return ""
