@@ -33,8 +33,14 @@ def adapter(tmp_path):
         adapter.unplug()
 
 
-def serve_on(adapter, request):
-    device = Device("rtu", line=SimpleNamespace(device_end=str(adapter.name), client_end=None))
+@pytest.fixture(params=[True, False], ids=["loop", "twisted"])
+def engine(request):
+    """Both carriers of a line's bytes."""
+    return request.param
+
+
+def serve_on(adapter, request, **keywords):
+    device = Device("rtu", line=SimpleNamespace(device_end=str(adapter.name), client_end=None), **keywords)
     request.addfinalizer(device.kill)
     return device
 
@@ -67,9 +73,9 @@ def poll_until_back(adapter):
         assert time.monotonic() < end
 
 
-def test_a_line_that_is_unplugged_and_plugged_in_ten_times_answers_every_poll_afterwards(adapter, request):
+def test_a_line_that_is_unplugged_and_plugged_in_ten_times_answers_every_poll_afterwards(adapter, engine, request):
     adapter.plug()
-    device = serve_on(adapter, request)
+    device = serve_on(adapter, request, engine=engine)
     for leftover in [b"", ASKED[:3], ASKED, b"\xff" * 5, raw.rtu(raw.READ_ONE, unit=9)] * 2:
         poll_until_back(adapter)
         for _ in range(20):
@@ -84,16 +90,16 @@ def test_a_line_that_is_unplugged_and_plugged_in_ten_times_answers_every_poll_af
     assert device.stop() == 0
 
 
-def test_a_line_whose_adapter_is_plugged_in_after_the_start_answers(adapter, request):
-    device = serve_on(adapter, request)
+def test_a_line_whose_adapter_is_plugged_in_after_the_start_answers(adapter, engine, request):
+    device = serve_on(adapter, request, engine=engine)
     adapter.plug()
     poll_until_back(adapter)
     assert poll(adapter, PATIENCE) == ANSWER
     assert device.stop() == 0
 
 
-def test_a_server_whose_adapter_never_comes_stops_when_asked(adapter, request):
-    assert serve_on(adapter, request).stop() == 0
+def test_a_server_whose_adapter_never_comes_stops_when_asked(adapter, engine, request):
+    assert serve_on(adapter, request, engine=engine).stop() == 0
 
 
 SEVERAL = """
