@@ -18,6 +18,7 @@ MODULES = [
     "mbcore.framer.rtu",
     "mbcore.framer.socket",
     "mbcore.framer.tls",
+    "mbcore.line",
     "mbcore.lock",
     "mbcore.session",
 ]

@@ -8,9 +8,23 @@ from mbcore.datastore.context cimport ModbusServerContext, unit_t
 cdef enum:
     EXECUTE_IN_PYTHON = -1
 
+# What is asked of a user's context for one request, and what it has answered so far.
+cdef class Dialogue:
+    cdef object context
+    cdef list known
+    cdef object error
+    cdef int step
+    cdef bint is_known(self) except -1
+    cdef object again(self)
+    cdef object heard(self, object answer)
+    cdef object validate(self, int function_code, int address, int quantity)
+    cdef object get_values(self, int function_code, int address, int quantity)
+    cdef int set_values(self, int function_code, int address, list values) except -1
+
+cdef Dialogue dialogue_with(object context)
 cdef bint writes(uint8_t function_code) noexcept nogil
 cdef bint needs_python(const unit_t* unit, uint8_t function_code) noexcept nogil
 cdef int execute(unit_t* unit, control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil
-cdef int execute_in_python(object context, const request_t* request, response_t* response, uint8_t* data, object report) except -1
+cdef int execute_in_python(Dialogue dialogue, const request_t* request, response_t* response, uint8_t* data, object report) except -1
 cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1

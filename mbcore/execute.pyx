@@ -300,9 +300,62 @@ cdef int execute(unit_t* unit, control_t* control, const request_t* request, res
 
 # ---- where the table is Python's ------------------------------------------------------------------------------------------------------
 
-cdef object values_of(object context, int function_code, int address, int quantity):
+class Later(BaseException):
+    """A user's code answers later: :attr:`deferred` will have it. Nobody but the session catches this."""
+
+    def __init__(self, deferred):
+        self.deferred = deferred
+
+
+cdef class Dialogue:
+    """Asks a user's context, and says Later where the answer is a Deferred.
+
+    What it has answered is known from then on: whoever has the answer puts it into `known`, or `error`, and executes the request again, which
+    goes on where it stopped.
+    """
+
+    cdef bint is_known(self) except -1:
+        if self.step < len(self.known):
+            return True
+        if self.error is not None:
+            raise self.error
+        return False
+
+    cdef object again(self):
+        self.step += 1
+        return self.known[self.step - 1]
+
+    cdef object heard(self, object answer):
+        if type(answer) is not list and type(answer) is not bool and answer is not None and hasattr(answer, "addCallbacks"):
+            raise Later(answer)
+        self.known.append(answer)
+        self.step += 1
+        return answer
+
+    cdef object validate(self, int function_code, int address, int quantity):
+        return self.again() if self.is_known() else self.heard(self.context.validate(function_code, address, quantity))
+
+    cdef object get_values(self, int function_code, int address, int quantity):
+        return self.again() if self.is_known() else self.heard(self.context.getValues(function_code, address, quantity))
+
+    cdef int set_values(self, int function_code, int address, list values) except -1:
+        if self.is_known():
+            self.again()
+        else:
+            self.heard(self.context.setValues(function_code, address, values))
+        return 0
+
+
+cdef Dialogue dialogue_with(object context):
+    cdef Dialogue dialogue = Dialogue()
+    dialogue.context = context
+    dialogue.known = []
+    return dialogue
+
+
+cdef object values_of(Dialogue dialogue, int function_code, int address, int quantity):
     """What the user's `getValues` answers, checked."""
-    values = context.getValues(function_code, address, quantity)
+    values = dialogue.get_values(function_code, address, quantity)
     try:
         values = list(values)
     except TypeError:
@@ -334,43 +387,44 @@ cdef uint16_t register_from(object value) except? 0xFFFF:
     return value.__index__()
 
 
-cdef int call(object context, const request_t* request, response_t* response, uint8_t* data) except -1:
+cdef int call(Dialogue dialogue, const request_t* request, response_t* response, uint8_t* data) except -1:
     cdef uint8_t function_code = request.function_code
     cdef int address = request.address, quantity = request.quantity
     if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == MASK_WRITE_REGISTER:
         quantity = 1
-    if address + quantity > WIRE_ADDRESSES or not context.validate(function_code, address, quantity):
+    if address + quantity > WIRE_ADDRESSES or not dialogue.validate(function_code, address, quantity):
         return ILLEGAL_DATA_ADDRESS
     if READ_COILS <= function_code <= READ_INPUT_REGISTERS:
-        put_values(values_of(context, function_code, address, quantity), function_code, response, data)
+        put_values(values_of(dialogue, function_code, address, quantity), function_code, response, data)
     elif function_code == WRITE_SINGLE_COIL:
-        context.setValues(function_code, address, [request.value != 0])
+        dialogue.set_values(function_code, address, [request.value != 0])
     elif function_code == WRITE_SINGLE_REGISTER:
-        context.setValues(function_code, address, [request.value])
+        dialogue.set_values(function_code, address, [request.value])
     elif function_code == WRITE_MULTIPLE_COILS:
-        context.setValues(function_code, address, bits_of(request.data, quantity))
+        dialogue.set_values(function_code, address, bits_of(request.data, quantity))
     elif function_code == WRITE_MULTIPLE_REGISTERS:
-        context.setValues(function_code, address, registers_of(request.data, quantity))
+        dialogue.set_values(function_code, address, registers_of(request.data, quantity))
     elif function_code == MASK_WRITE_REGISTER:
-        response.value = masked(register_from(values_of(context, function_code, address, 1)[0]), request)
-        context.setValues(function_code, address, [response.value])
+        response.value = masked(register_from(values_of(dialogue, function_code, address, 1)[0]), request)
+        dialogue.set_values(function_code, address, [response.value])
     elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
         if <uint32_t> request.write_address + request.write_quantity > WIRE_ADDRESSES:
             return ILLEGAL_DATA_ADDRESS
-        if not context.validate(function_code, request.write_address, request.write_quantity):
+        if not dialogue.validate(function_code, request.write_address, request.write_quantity):
             return ILLEGAL_DATA_ADDRESS
-        context.setValues(function_code, request.write_address, registers_of(request.data, request.write_quantity))
-        put_values(values_of(context, function_code, address, quantity), function_code, response, data)
+        dialogue.set_values(function_code, request.write_address, registers_of(request.data, request.write_quantity))
+        put_values(values_of(dialogue, function_code, address, quantity), function_code, response, data)
     return 0
 
 
-cdef int execute_in_python(object context, const request_t* request, response_t* response, uint8_t* data, object report) except -1:
-    """Act on the request by the context's own methods; returns 0 or an exception code. The image is not locked.
+cdef int execute_in_python(Dialogue dialogue, const request_t* request, response_t* response, uint8_t* data, object report) except -1:
+    """Act on the request by the context's own methods; returns 0 or an exception code, or raises Later. The image is not locked.
 
     The one place where a user's code runs on behalf of a master: whatever it raises is an answer.
     """
+    dialogue.step = 0
     try:
-        return call(context, request, response, data)
+        return call(dialogue, request, response, data)
     except RequestError as error:
         return error.exception_code
     except (Exception, SystemExit) as error:
@@ -383,8 +437,8 @@ cdef int execute_in_python(object context, const request_t* request, response_t*
 cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF:
     """The holding register at `address`, 0 where the user's code fails."""
     try:
-        return register_from(values_of(context, MASK_WRITE_REGISTER, address, 1)[0])
-    except (Exception, SystemExit) as error:
+        return register_from(values_of(dialogue_with(context), MASK_WRITE_REGISTER, address, 1)[0])
+    except (Exception, SystemExit, Later) as error:
         if report is not None:
             report(f"a data block failed at address {address}", error)
         return 0
@@ -433,6 +487,7 @@ def execute_request(context, ModbusControlBlock control not None, pdu, report=No
     :param context: a ModbusSlaveContext, or any object with its ``validate``, ``getValues`` and ``setValues``
     :param control: counters and identity that 07, 08, 11, 12, 17 and 43 speak of
     :param report: called with (sentence, exception) when the context raised
+    :raises ConfigurationError: the context answers with a Deferred
     """
     cdef bytes held = bytes(memoryview(pdu))
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
@@ -452,7 +507,10 @@ def execute_request(context, ModbusControlBlock control not None, pdu, report=No
         refused = execute(unit, &control.control, &request, &response, data)
         unlock_image()
     if refused == EXECUTE_IN_PYTHON:
-        refused = execute_in_python(context, &request, &response, data, report)
+        try:
+            refused = execute_in_python(dialogue_with(context), &request, &response, data, report)
+        except Later as later:
+            raise ConfigurationError(f"{context!r} answers later, by {later.deferred!r}: only a server's session waits for that") from None
     response.exception_code = <uint8_t> refused
     write_response(&response, &writer)
     return PyBytes_FromStringAndSize(<char*> buffer, written(&writer))

@@ -3,7 +3,20 @@ from libc.stdint cimport uint8_t
 from mbcore.codec cimport custom_t, request_t, response_t
 from mbcore.control cimport ModbusControlBlock
 from mbcore.datastore.context cimport ModbusServerContext
-from mbcore.framer.base cimport Framer, frame_t
+from mbcore.execute cimport Dialogue
+from mbcore.framer.base cimport LONGEST_ADU, Framer, frame_t
+
+cdef enum:
+    # What `feed` says: every byte has been looked at, or more are needed.
+    FED = 0
+    # This request needs Python.
+    PYTHON = 1
+    # A master has written, and someone wants to know.
+    OBSERVE = 2
+    # A user's code answers later; what came behind its request waits.
+    WAIT = 3
+    # Room for a partial frame and as much again, so that the framer always gets a whole ADU to look at.
+    BUFFER = 2 * LONGEST_ADU
 
 # One request on its way through the house.
 ctypedef struct exchange_t:
@@ -37,10 +50,10 @@ cdef class Session:
     cdef bint in_noise
     # silence has come: the bytes in the buffer are all there will be
     cdef bint final
-    # t3.5 has passed, and what is left is given a little longer
-    cdef bint quiet
     # when the last byte came, seconds
     cdef double last
+    # when the call that is under way was made
+    cdef double now
 
     # the bytes being looked at
     cdef const uint8_t* at
@@ -66,12 +79,25 @@ cdef class Session:
     # the request that a trace hook has let through
     cdef uint8_t[256] traced_pdu
 
+    # Of a user's code that answers later: who is still to be asked, what is waited for, since when, and what came meanwhile.
+    cdef list asked
+    cdef Awaited awaited
+    cdef double awaited_since
+    cdef double answer_timeout
+    cdef bytes backlog
+    # what the exchange points into
+    cdef bytes kept
+    #: Called when a user's code has answered later: :meth:`resume` wants to be called.
+    cdef public object wake
+
     cdef int initialised(self) except -1
-    cdef int finish(self, int start) except -1
-    cdef bytes taken(self)
-    cdef int run(self, const uint8_t* at, const uint8_t* end) except -1
+    cdef int absorb(self, bytes data) except -1
+    cdef int finish(self) except -1
+    cdef bytes taken(self, double now)
+    cdef int drive(self, int fed) except -1
+    cdef int attend(self, int fed) except -1
+    cdef void keep(self) noexcept nogil
     cdef int feed(self) noexcept nogil
-    cdef void drop_reply(self) noexcept nogil
     cdef void count_damage(self) noexcept nogil
     cdef int answer(self) noexcept nogil
     cdef bint is_ours(self) noexcept nogil
@@ -85,5 +111,17 @@ cdef class Session:
     cdef int tell_observers(self) except -1
     cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
+    cdef int ask_on(self) except -1
     cdef void trace_request(self) noexcept with gil
     cdef int trace_response(self, uint8_t* place, int length) noexcept with gil
+
+
+# An answer that a user's code gives later.
+cdef class Awaited:
+    cdef Session session
+    cdef Dialogue dialogue
+    cdef object deferred
+    # the session has gone on without it and wants to be woken
+    cdef bint suspended
+    cdef bint over
+    cdef int close(self, object error) except -1

@@ -1,7 +1,8 @@
-"""One connection or one line: bytes and the time in, bytes out. Holds the buffer and the loop; knows no transport and no clock.
+"""One connection: bytes and the time in, bytes out. Holds the buffer and the loop; knows no transport and no clock.
 
 The loop needs no GIL and stops where Python is needed, at an overridden block or context or an observer: whoever runs the loop sees to
-that with the GIL and lets it go on.
+that with the GIL and lets it go on. Where a user's code answers with a Deferred the session waits: what comes in meanwhile is kept, and
+:meth:`Session.resume` goes on in order.
 """
 
 from libc.stddef cimport ptrdiff_t
@@ -18,47 +19,39 @@ from mbcore.control cimport (
     count_received,
 )
 from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
-from mbcore.execute cimport EXECUTE_IN_PYTHON, execute, execute_in_python, needs_python, notify, value_of, writes
-from mbcore.framer.base cimport CLOSE, DROP, FOUND, LONGEST_ADU, MORE, Framer, frame_t
+from mbcore.execute cimport (
+    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, notify, value_of, writes,
+)
+from mbcore.framer.base cimport CLOSE, DROP, FOUND, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport write_to, writer_t, written
 
-from mbcore.errors import ConfigurationError
+from mbcore.constants import ExceptionCode
+from mbcore.errors import ConfigurationError, RequestError
+from mbcore.execute import Later
 
 # The message objects are imported where a hook or a custom function wants them: no other server pays for them.
 
 cdef enum:
-    # of `feed`: every byte has been looked at, or more are needed; of `answer`: answered, go on
-    FED = 0
-    # this request needs Python
-    PYTHON = 1
-    # a master has written, and someone wants to know
-    OBSERVE = 2
-    # of `admit`: there is an outcome; there is nothing to say
-    DONE = 3
-    NOTHING = 4
-    # room for a partial frame and as much again, so that the framer always gets a whole ADU to look at
-    BUFFER = 2 * LONGEST_ADU
-    # room for replies beyond this is given back between calls
+    # Of `admit`: there is an outcome; there is nothing to say.
+    DONE = 4
+    NOTHING = 5
+    # Room for replies beyond this is given back between calls.
     OUT_KEPT = 65536
-
-# How long a frame may pause on a serial line, seconds: USB adapters deliver up to 16 ms late, and a busy machine reads later still.
-cdef double LATE = 0.05
 
 
 cdef class Session:
-    """Answers the requests of one connection, or of one serial line.
+    """Answers the requests of one connection.
 
     :param framer: a framer class of :mod:`mbcore.framer`
     :param store: the units, a ModbusServerContext
     :param control: counters and identity, shared by all sessions of a server; None: its own
-    :param serial: a serial line: unit 0 is the broadcast, and a unit that is not there is silent (SL 2.2)
-    :param frame_gap: with RTU on a serial line, the silence that ends a frame, seconds (t3.5; SL 2.5.1.1)
-    :param ignore_missing_slaves: elsewhere, be silent too where a unit is not there, instead of exception 0B
-    :param broadcast_enable: elsewhere, let unit 0 be the broadcast: executed by every unit, never answered
+    :param ignore_missing_slaves: be silent where a unit is not there, instead of exception 0B
+    :param broadcast_enable: let unit 0 be the broadcast: executed by every unit, never answered
     :param report: called with (sentence, exception) when a user's block, observer or hook raised
     :param decoder: a ServerDecoder: the request classes registered with it answer their function codes
     :param trace_pdu: called with (sending, pdu) for every request and response; returns the pdu to go on with
+    :param answer_timeout: seconds that a user's Deferred may take; then the master is answered 0B
     :raises ConfigurationError: ``framer`` is no framer class
     """
 
@@ -66,24 +59,21 @@ cdef class Session:
         memset(&self.exchange, 0, sizeof(self.exchange))
 
     def __init__(
-        self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, serial=False, frame_gap=0.0,
-        ignore_missing_slaves=False, broadcast_enable=False, report=None, trace_pdu=None, decoder=None,
+        self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, ignore_missing_slaves=False,
+        broadcast_enable=False, report=None, trace_pdu=None, decoder=None, double answer_timeout=3.0,
     ):
         if not isinstance(framer, type) or not issubclass(framer, Framer):
             raise ConfigurationError(f"the framer {framer!r} is not one of mbcore's framer classes, such as ModbusSocketFramer")
         self.framer = framer()
-        self.framer.line = serial
-        if serial and frame_gap > 0 and not self.framer.patience_fixed:
-            self.framer.gap = frame_gap
-            self.framer.patience = max(frame_gap, LATE)
         self.store = store
         self.control = ModbusControlBlock() if control is None else control
-        self.serial = serial
         self.ignore_missing_slaves = ignore_missing_slaves
-        self.broadcast_enable = (serial or broadcast_enable) and not self.framer.anonymous
+        self.broadcast_enable = broadcast_enable and not self.framer.anonymous
         self.report = report
         self.trace_pdu = trace_pdu
         self.traced = trace_pdu is not None
+        self.answer_timeout = answer_timeout
+        self.backlog = b""
         if decoder is not None and decoder.custom:
             self.declare(decoder)
 
@@ -108,86 +98,84 @@ cdef class Session:
 
     # ---- the Python face --------------------------------------------------------------------------------------------------------------
 
+    @property
+    def waiting(self):
+        """Whether a user's code still owes the answer to a request; read no more from this peer until :meth:`resume` was called."""
+        return self.asked is not None
+
     def receive(self, data, double now):
         """Take ``data``, however it is cut, and return the replies to all requests that it completes, in order; b"" where there is none.
 
         :param now: seconds of a monotonic clock
         """
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
-        cdef const uint8_t* end = at + len(held)
-        cdef size_t part
         self.initialised()
-        self.last = now
-        self.quiet = False
-        while at < end and not self.closing:
-            if not self.held:
-                self.run(at, end)
-                at = end
-            else:
-                part = min(<size_t> (end - at), <size_t> (BUFFER - self.held))
-                memcpy(self.buffer + self.held, at, part)
-                at += part
-                self.run(self.buffer, self.buffer + self.held + part)
-        return self.taken()
+        self.now = self.last = now
+        if self.asked is not None:
+            self.backlog += held
+        else:
+            self.absorb(held)
+        return self.taken(now)
+
+    def resume(self, double now):
+        """Go on after a user's code has answered, and return the replies; b"" where it still has not."""
+        self.initialised()
+        self.now = now
+        if self.asked is not None and self.awaited is None:
+            if self.attend(PYTHON) != WAIT:
+                data, self.backlog = self.backlog, b""
+                if data:
+                    self.last = now
+                    self.absorb(data)
+        return self.taken(now)
 
     def deadline(self):
-        """Return when :meth:`expire` wants to be called, on the clock of ``now``; None where no partial frame waits."""
+        """Return when :meth:`expire` wants to be called, on the clock of ``now``; None where nothing is waited for."""
         self.initialised()
+        if self.awaited is not None:
+            return self.awaited_since + self.answer_timeout
         if not self.held or not self.framer.patience:
             return None
-        return self.last + (self.framer.gap if self.framer.gap and not self.quiet else self.framer.patience)
+        return self.last + self.framer.patience
 
     def expire(self, double now):
-        """Silence has come: answer the frame that ends with it, in the end discard what is left, and return the replies."""
-        cdef int start
+        """Time has passed: give up a user's answer, answer the frame that ends with the silence or discard it; return the replies."""
         self.initialised()
-        if self.held and self.framer.gap and not self.quiet and now >= self.last + self.framer.gap:
-            # The end of a frame, wherever it began, unless the rest of it is only late: a gap never splits a complete frame.
-            self.quiet = True
-            start = self.framer.find_last(self.buffer, self.held)
-            if start >= 0:
-                if start:
-                    self.count_damage()
-                self.finish(start)
-        if self.held and self.framer.patience and now >= self.last + self.framer.patience:
-            if self.framer.gap:
-                # Nothing in it was said to anyone for sure.
-                self.count_damage()
-                self.held = 0
-            else:
-                self.finish(0)
+        if self.awaited is not None:
+            if now >= self.awaited_since + self.answer_timeout:
+                self.awaited.close(RequestError(ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND, "a data block did not answer in time"))
+                return self.resume(now)
+        elif self.held and self.framer.patience and now >= self.last + self.framer.patience:
+            self.finish()
             self.in_noise = False
-        return self.taken()
+        return self.taken(now)
 
-    cdef int finish(self, int start) except -1:
-        """Take what stands in the buffer from `start` on: nothing more belongs to it."""
-        self.final = True
-        self.run(self.buffer + start, self.buffer + self.held)
-        self.final = False
-        return 0
-
-    def datagram(self, data):
+    def datagram(self, data, double now=0.0):
         """Take one datagram, which holds one ADU, and return its reply. One of another length is discarded, and nothing else is (TG)."""
         cdef frame_t frame
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef Py_ssize_t length = len(held)
         self.initialised()
+        self.now = self.last = now
         memset(&frame, 0, sizeof(frame))
         self.framer.delimiter = self.control.control.delimiter
         if 0 < length <= self.framer.longest:
             if self.framer.find(at, <int> length, True, &frame) == FOUND and frame.consumed == length:
                 self.final = True
-                self.run(at, at + length)
+                self.absorb(held)
                 self.final = False
             elif frame.damaged:
                 self.count_damage()
                 self.in_noise = False
-        return self.taken()
+        return self.taken(now)
 
     def reset(self):
-        """Forget a partial frame and replies not handed out: the line was opened anew."""
+        """Forget a partial frame, an answer that is waited for and replies not handed out: the line was opened anew."""
+        if self.awaited is not None:
+            self.awaited.close(None)
+        self.asked = None
+        self.backlog = b""
         self.held = 0
         self.out_length = 0
         self.in_noise = False
@@ -198,7 +186,35 @@ cdef class Session:
             raise TypeError("this session was made without __init__")
         return 0
 
-    cdef bytes taken(self):
+    cdef int absorb(self, bytes data) except -1:
+        """Answer what `data` completes; what stands behind a request whose answer comes later goes to the backlog."""
+        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(data)
+        cdef const uint8_t* end = at + len(data)
+        cdef size_t part
+        while at < end and not self.closing:
+            if not self.held:
+                self.at, self.end = at, end
+                at = end
+            else:
+                part = min(<size_t> (end - at), <size_t> (BUFFER - self.held))
+                memcpy(self.buffer + self.held, at, part)
+                at += part
+                self.at, self.end = self.buffer, self.buffer + self.held + part
+            if self.drive(self.feed()) == WAIT:
+                self.kept = data
+                self.backlog += at[:end - at]
+                break
+        return 0
+
+    cdef int finish(self) except -1:
+        """Take what stands in the buffer: nothing more belongs to it."""
+        self.final = True
+        self.at, self.end = self.buffer, self.buffer + self.held
+        self.drive(self.feed())
+        self.final = False
+        return 0
+
+    cdef bytes taken(self, double now):
         cdef bytes replies
         if not self.out_length:
             return b""
@@ -210,28 +226,36 @@ cdef class Session:
             self.out_room = 0
         return replies
 
-    cdef int run(self, const uint8_t* at, const uint8_t* end) except -1:
-        """Let the loop go over the bytes from `at` to `end`, seeing to Python where it stops, and keep the partial frame that is left."""
-        cdef int fed
-        self.at = at
-        self.end = end
-        while True:
-            # The GIL stays: the loop takes less time than giving it away and getting it back.
+    cdef int drive(self, int fed) except -1:
+        """See to Python where the loop has stopped, and let it go on until its bytes are used up, or until an answer has to be waited for."""
+        # The GIL stays all the while: the loop takes less time than giving it away and getting it back.
+        while fed != FED:
+            if self.attend(fed) == WAIT:
+                self.backlog = self.at[:self.end - self.at]
+                self.held = 0
+                self.final = False
+                return WAIT
             fed = self.feed()
-            if fed == FED:
-                break
-            if fed == PYTHON:
-                fed = self.answer_in_python()
-            if fed == OBSERVE:
-                self.tell_observers()
         if self.at < self.end and self.buffer == NULL:
             self.buffer = <uint8_t*> malloc(BUFFER)
             if self.buffer == NULL:
                 raise MemoryError()
+        self.keep()
+        return FED
+
+    cdef int attend(self, int fed) except -1:
+        """Do with the GIL what the loop has stopped for; WAIT where the answer comes later."""
+        if fed == PYTHON:
+            fed = self.answer_in_python()
+        if fed == OBSERVE:
+            self.tell_observers()
+        return WAIT if fed == WAIT else FED
+
+    cdef void keep(self) noexcept nogil:
+        # The partial frame that is left.
         self.held = <int> (self.end - self.at)
         if self.held:
             memmove(self.buffer, self.at, self.held)
-        return 0
 
     # ---- the loop, without the GIL ----------------------------------------------------------------------------------------------------
 
@@ -254,21 +278,10 @@ cdef class Session:
                     self.count_damage()
                 continue
             self.in_noise = False
-            if self.serial:
-                self.drop_reply()
             answered = self.answer()
             if answered != FED:
                 return answered
         return FED
-
-    cdef void drop_reply(self) noexcept nogil:
-        # Another frame follows: whoever asked before has given up, and a reply now would collide (SL 2.4.1).
-        cdef control_t* control = &self.control.control
-        if self.out_length:
-            self.out_length = 0
-            lock_image()
-            control.counters[SERVER_NO_RESPONSE] += 1
-            unlock_image()
 
     cdef void count_damage(self) noexcept nogil:
         # A run of bytes that are dropped one after the other is one error.
@@ -296,9 +309,7 @@ cdef class Session:
 
     cdef bint is_ours(self) noexcept nogil:
         cdef const frame_t* frame = &self.exchange.frame
-        return not frame.response and (
-            self.store.units.by_id[frame.unit_id] != NULL or not self.serial or self.broadcast_enable and not frame.unit_id
-        )
+        return self.store.units.by_id[frame.unit_id] != NULL or not self.serial or self.broadcast_enable and not frame.unit_id
 
     cdef int admit(self) noexcept nogil:
         """Count the frame, pass the unit gate, decode, execute. DONE: `refused` is the outcome."""
@@ -308,8 +319,6 @@ cdef class Session:
         cdef uint8_t unit_id = exchange.frame.unit_id
         cdef unit_t* unit = units.by_id[unit_id]
         control.counters[BUS_MESSAGE] += 1
-        if exchange.frame.response:
-            return NOTHING
         exchange.broadcast = self.broadcast_enable and unit_id == 0
         exchange.silent = exchange.broadcast or control.listen_only
         exchange.ready = 0
@@ -433,22 +442,49 @@ cdef class Session:
     # ---- with the GIL -----------------------------------------------------------------------------------------------------------------
 
     cdef int answer_in_python(self) except -1:
-        """Go on where `admit` said PYTHON."""
+        """Go on where `admit` said PYTHON, or where an answer was waited for."""
         cdef exchange_t* exchange = &self.exchange
-        cdef int outcome
         if exchange.custom:
             self.answer_custom()
-        elif exchange.broadcast:
-            for unit_id, context in self.store:
-                outcome = execute_in_python(context, &exchange.request, &exchange.response, self.data_place(), self.report)
-                self.note_outcome(unit_id, outcome)
-        else:
-            context = self.store.context_of(exchange.frame.unit_id)
-            exchange.refused = execute_in_python(context, &exchange.request, &exchange.response, self.data_place(), self.report)
+            self.asked = []
+        elif self.asked is None and exchange.broadcast:
+            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.store]
+        elif self.asked is None:
+            self.asked = [(0, dialogue_with(self.store.context_of(exchange.frame.unit_id)))]
+        if self.ask_on() == WAIT:
+            return WAIT
+        self.asked = None
         lock_image()
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef int ask_on(self) except -1:
+        """Ask who is still to be asked, in turn; WAIT where one answers later."""
+        cdef exchange_t* exchange = &self.exchange
+        cdef int outcome
+        while self.asked:
+            unit_id, dialogue = self.asked[0]
+            # Replies may have been taken since the last time.
+            if not self.reserve():
+                raise MemoryError()
+            exchange.response.data = self.data_place()
+            try:
+                outcome = execute_in_python(dialogue, &exchange.request, &exchange.response, self.data_place(), self.report)
+            except Later as later:
+                self.awaited = Awaited(self, dialogue, later.deferred)
+                later.deferred.addCallbacks(self.awaited.answered, self.awaited.failed)
+                if self.awaited is None:
+                    continue  # it had been answered already
+                self.awaited.suspended = True
+                self.awaited_since = self.now
+                return WAIT
+            del self.asked[0]
+            if exchange.broadcast:
+                self.note_outcome(unit_id, outcome)
+            else:
+                exchange.refused = outcome
+        return FED
 
     cdef int answer_custom(self) except -1:
         """Have the user's class answer; a broadcast goes to every unit."""
@@ -499,3 +535,40 @@ cdef class Session:
         pdu = trace(self.trace_pdu, True, place[:length], frame.unit_id, frame.transaction_id, self.report)
         memcpy(place, PyBytes_AsString(pdu), len(pdu))
         return len(pdu)
+
+
+cdef class Awaited:
+    """The answer that a user's code has promised."""
+
+    def __init__(self, Session session, Dialogue dialogue, deferred):
+        self.session = session
+        self.dialogue = dialogue
+        self.deferred = deferred
+
+    cdef int close(self, object error) except -1:
+        """Wait no longer: `error` is the answer. The user's code is told by a cancellation."""
+        self.over = True
+        self.dialogue.error = error
+        self.session.awaited = None
+        if hasattr(self.deferred, "cancel"):
+            self.deferred.cancel()
+        return 0
+
+    def answered(self, answer):
+        """It is ``answer``."""
+        if not self.over:
+            self.dialogue.known.append(answer)
+            self.go_on()
+
+    def failed(self, failure):
+        """It is an exception, ``failure.value``."""
+        if not self.over:
+            self.dialogue.error = failure.value
+            self.go_on()
+
+    def go_on(self):
+        """Let the session go on."""
+        self.over = True
+        self.session.awaited = None
+        if self.suspended and self.session.wake is not None:
+            self.session.wake()

@@ -19,6 +19,7 @@ from .options import (
     check_count,
     check_hook,
     check_identity,
+    check_seconds,
     check_store,
     find_framer,
     take_options,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 2000
+# Seconds that a data block's Deferred may take.
+ANSWER_TIMEOUT = 3.0
 # Open files that a process needs beside its connections.
 OTHER_FILES = 20
 
@@ -46,6 +49,7 @@ class ModbusServerBase:
     :param identity: a ModbusDeviceIdentification, for function codes 17 and 43/14
     :param ignore_missing_slaves: True: never answer for a unit that is not there; False: answer 0x0B (silence on a serial line)
     :param broadcast_enable: True: unit 0 is a broadcast, executed in every unit and not answered (on a serial line it always is)
+    :param answer_timeout: seconds, 3 by default, that a data block may take when it answers with a Deferred; then the master is answered 0x0B
     :param trace_packet: ``hook(sending, data) -> data`` sees, and may change, the bytes of every chunk that comes in or goes out
     :param trace_pdu: ``hook(sending, pdu) -> pdu`` sees, and may change, every request and response
     :param trace_connect: ``hook(connected)`` is told of every connection made and lost
@@ -54,9 +58,6 @@ class ModbusServerBase:
     :raises ConfigurationError: for a value that cannot be used
     """
 
-    # On a serial line absent units are silent and unit 0 is a broadcast; frame_gap is t3.5 in seconds.
-    serial = False
-    frame_gap = 0.0
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -69,6 +70,7 @@ class ModbusServerBase:
         self.control = ModbusControlBlock(check_identity(identity))
         self.ignore_missing_slaves = bool(options.get("ignore_missing_slaves", False))
         self.broadcast_enable = bool(options.get("broadcast_enable", False))
+        self.answer_timeout = check_seconds("answer_timeout", options.get("answer_timeout", ANSWER_TIMEOUT))
         self.trace_packet = check_hook("trace_packet", options.get("trace_packet"))
         self.trace_pdu = check_hook("trace_pdu", options.get("trace_pdu"))
         self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))
@@ -98,18 +100,16 @@ class ModbusServerBase:
 
     def buildSession(self) -> Session:
         """A new session for one connection or one line."""
-        return Session(
-            self.framer,
-            self.store,
-            self.control,
-            serial=self.serial,
-            frame_gap=self.frame_gap,
-            ignore_missing_slaves=self.ignore_missing_slaves,
-            broadcast_enable=self.broadcast_enable,
-            report=self.report,
-            trace_pdu=self.trace_pdu,
-            decoder=self._decoder,
-        )
+        return Session(self.framer, self.store, self.control, broadcast_enable=self.broadcast_enable, **self._session_options())
+
+    def _session_options(self) -> dict[str, Any]:
+        return {
+            "ignore_missing_slaves": self.ignore_missing_slaves,
+            "answer_timeout": self.answer_timeout,
+            "report": self.report,
+            "trace_pdu": self.trace_pdu,
+            "decoder": self._decoder,
+        }
 
     def close_connections(self) -> Deferred[None]:
         """Close every connection; the Deferred fires when the last one is gone."""

@@ -25,6 +25,7 @@ SERVER_KEYWORDS = frozenset(
         "identity",
         "ignore_missing_slaves",
         "broadcast_enable",
+        "answer_timeout",
         "custom_functions",
         "trace_packet",
         "trace_pdu",
@@ -212,6 +213,16 @@ def check_count(name: str, value: Any, lowest: int) -> int:
         return value
     kind = "" if value is None or type(value) is int else f", a {type(value).__name__}"
     raise ConfigurationError(f"{name} is {value!r}{kind}: give a whole number, {lowest} or more")
+
+
+def check_seconds(name: str, value: Any) -> float:
+    """A time above 0, in seconds.
+
+    :raises ConfigurationError: when it is something else
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    raise ConfigurationError(f"{name} is {value!r}: give seconds, more than 0")
 
 
 def check_address(address: Any, default_port: int) -> tuple[str, int]:

@@ -10,6 +10,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
+from mbcore.line import LineSession
+
 from .factory import ModbusServerFactory
 from .port import open_port
 from .tcp import ModbusTcpProtocol
@@ -36,6 +38,9 @@ class ModbusSerialProtocol(ModbusTcpProtocol):
 
     factory: ModbusSerialFactory
 
+    # What others say on the line has to be heard.
+    _holds_back = False
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The port is closed, or its device has gone."""
         super().connectionLost(reason)
@@ -58,12 +63,16 @@ class ModbusSerialFactory(ModbusServerFactory):
     """
 
     protocol = ModbusSerialProtocol
-    serial = True
 
     def __init__(self, store: Any, framer: Any, identity: Any, line: str, gap: float, **kwargs: Any) -> None:
         super().__init__(store, framer, identity, **kwargs)
         self.line = line
-        self.frame_gap = gap
+        #: Keywords of the line's session.
+        self.line_options: dict[str, Any] = {"frame_gap": gap}
+
+    def buildSession(self) -> LineSession:
+        """A new session for the line."""
+        return LineSession(self.framer, self.store, self.control, **self.line_options, **self._session_options())
 
 
 class LinePort(SerialPort):

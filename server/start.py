@@ -49,6 +49,7 @@ def StartTcpServer(
     :param framer: MBAP framing by default; ModbusRtuFramer or "rtu" is RTU over TCP
     :param ignore_missing_slaves: True: silence for a unit that is not there; False: exception 0x0B
     :param broadcast_enable: True: unit 0 is a broadcast
+    :param answer_timeout: seconds that a data block may take when it answers with a Deferred, 3 by default; then exception 0x0B
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``

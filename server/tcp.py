@@ -47,11 +47,17 @@ class ModbusTcpProtocol(Protocol):
     _timer: Any = None
     _abort: Any = None
     _direct = False
+    # Requests that come while an answer is waited for stay in the kernel.
+    _holds_back = True
+    # Why the client is not read: it does not take its replies; a user's code still owes an answer.
+    _untaken = False
+    _waiting = False
 
     def connectionMade(self) -> None:
         """The connection is open."""
         factory, transport = self.factory, self.transport
         self.session = factory.buildSession()
+        self.session.wake = self._resume
         self.last_heard = factory.seconds()
         factory.connections.add(self)
         descriptor = transport
@@ -75,6 +81,9 @@ class ModbusTcpProtocol(Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._abort = None
+        self.session.wake = None
+        if self.session.waiting:
+            self.session.reset()
         _log.debug("%s: disconnected: %s", self, reason.getErrorMessage())
         self.factory.run_trace_connect(False)
         self.factory.forget(self)
@@ -110,13 +119,15 @@ class ModbusTcpProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         """The client does not take its replies: read no more of its requests."""
+        self._untaken = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client has taken its replies."""
+        self._untaken = False
         if self.transport.disconnecting:
             self.transport.unregisterProducer()
-        else:
+        elif not self._waiting:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -152,6 +163,12 @@ class ModbusTcpProtocol(Protocol):
         if self.session.closing:
             self.stream_broken()
             return
+        if self.session.waiting != self._waiting and self._holds_back:
+            self._waiting = not self._waiting
+            if self._waiting:
+                self.transport.pauseProducing()
+            elif not self._untaken and not self.closing:
+                self.transport.resumeProducing()
         deadline = self.session.deadline()
         if deadline is not None:
             delay = max(deadline - now, 0.0)
@@ -159,6 +176,14 @@ class ModbusTcpProtocol(Protocol):
                 self._timer = self.factory.reactor.callLater(delay, self._expire)
             else:
                 self._timer.reset(delay)
+
+    def _resume(self) -> None:
+        """A user's code has answered at last."""
+        now = self.factory.seconds()
+        replies = self.session.resume(now)
+        if replies:
+            self._send(self._observe(True, replies))
+        self._follow(now)
 
     def _expire(self) -> None:
         self._timer = None

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.protocol import DatagramProtocol
 
 from .factory import ModbusServerBase
 from .report import Rarely
 
+if TYPE_CHECKING:
+    from mbcore.session import Session
+
 _log = logging.getLogger(__name__)
+
+# Requests whose answers a user's code owes, at most; further ones are dropped.
+MAX_WAITING = 1000
 
 
 class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
@@ -23,6 +30,8 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         super().__init__(store, framer, identity, **kwargs)
         self.session = self.buildSession()
         self._undelivered = Rarely()
+        # Sessions that wait for a user's answer, each with the timer that gives it up.
+        self._waiting: dict[Session, Any] = {}
 
     def startProtocol(self) -> None:
         """The port is open."""
@@ -30,23 +39,65 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The port is closed."""
+        for session, timer in self._waiting.items():
+            timer.cancel()
+            session.wake = None
+            session.reset()
+        self._waiting.clear()
         self.run_trace_connect(False)
 
     def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
         """One frame of the client at ``addr``; what is not exactly one is dropped."""
-        observed = self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG)
-        if observed:
+        if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):
             data = self._observe(False, data, addr)
-        reply = self.session.datagram(data)
+        session = self.session
+        now = self.seconds()
+        reply = session.datagram(data, now)
         if reply:
-            if observed:
-                reply = self._observe(True, reply, addr)
-            try:
-                self.transport.write(reply, addr)
-            except OSError as error:
-                # Anyone can forge an address that nothing can be sent to.
-                if (number := self._undelivered.count(error.errno)) is not None:
-                    _log.warning("a reply to %s:%s could not be sent: %s (%d times so far)", addr[0], addr[1], error, number)
+            self._send(reply, addr)
+        elif session.waiting:
+            self._wait(session, addr, now)
+
+    def _wait(self, session: Session, addr: tuple[str, int], now: float) -> None:
+        """Keep the session until a user's code has answered; a new one takes the next datagrams."""
+        if len(self._waiting) >= MAX_WAITING:
+            session.reset()
+            if (number := self._undelivered.count("waiting")) is not None:
+                _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
+            return
+        self.session = self.buildSession()
+        session.wake = partial(self._resume, session, addr)
+        self._waiting[session] = self.reactor.callLater(cast(float, session.deadline()) - now, self._give_up, session, addr)
+
+    def _resume(self, session: Session, addr: tuple[str, int]) -> None:
+        """A user's code has answered at last."""
+        now = self.seconds()
+        reply = session.resume(now)
+        if reply:
+            self._send(reply, addr)
+        timer = self._waiting[session]
+        if session.waiting:
+            timer.reset(cast(float, session.deadline()) - now)
+        else:
+            timer.cancel()
+            del self._waiting[session]
+
+    def _give_up(self, session: Session, addr: tuple[str, int]) -> None:
+        """It has not."""
+        del self._waiting[session]
+        reply = session.expire(cast(float, session.deadline()))
+        if reply:
+            self._send(reply, addr)
+
+    def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
+        if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):
+            reply = self._observe(True, reply, addr)
+        try:
+            self.transport.write(reply, addr)
+        except OSError as error:
+            # Anyone can forge an address that nothing can be sent to.
+            if (number := self._undelivered.count(error.errno)) is not None:
+                _log.warning("a reply to %s:%s could not be sent: %s (%d times so far)", addr[0], addr[1], error, number)
 
     def _observe(self, sending: bool, data: bytes, addr: tuple[str, int]) -> bytes:
         data = self.run_trace_packet(sending, data)

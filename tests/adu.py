@@ -23,6 +23,7 @@ from mbcore import (
     ModbusSocketFramer,
     ModbusTlsFramer,
 )
+from mbcore.line import LineSession
 from mbcore.session import Session
 
 FRAME_GAP = 0.00175  # t3.5 above 19200 Bd, SL 2.5.1.1
@@ -187,10 +188,11 @@ class Line(NamedTuple):
     self_delimiting: bool  # an ADU's end is told by the frame, not by its function code or by silence
 
     def session(self, store, control=None, **options) -> Session:
-        return Session(self.framer, store, control or ModbusControlBlock(), **self.options | options)
+        kind = LineSession if self.name.endswith("-serial") else Session
+        return kind(self.framer, store, control or ModbusControlBlock(), **self.options | options)
 
 
-SERIAL = {"serial": True, "frame_gap": FRAME_GAP}
+SERIAL = {"frame_gap": FRAME_GAP}
 LINES = {
     line.name: line
     for line in (

@@ -143,6 +143,8 @@ class ScriptedSession:
         self.due = None
         self.due_after_expiry = None
         self.closing = False
+        self.waiting = False
+        self.wake = None
 
     def receive(self, data, now):
         self.received.append((data, now))
@@ -156,9 +158,14 @@ class ScriptedSession:
         self.due = self.due_after_expiry
         return self.replies.pop(0) if self.replies else b""
 
+    def resume(self, now):
+        self.waiting = False
+        return self.replies.pop(0) if self.replies else b""
+
     def reset(self):
         self.resets += 1
         self.closing = False
+        self.waiting = False
 
 
 def scripted(factory, session):

@@ -114,7 +114,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(word, hint):
 
 @pytest.mark.parametrize("word", ["zzz", "name", "factory", "baud"])
 def test_a_keyword_like_no_other_is_a_type_error_that_names_them_all(word):
-    with pytest.raises(TypeError, match=f"has no keyword '{word}'; it knows address, backlog, broadcast_enable, "):
+    with pytest.raises(TypeError, match=f"has no keyword '{word}'; it knows address, answer_timeout, backlog, broadcast_enable, "):
         take_options("StartTcpServer", {word: 1}, options.TCP_KEYWORDS)
 
 

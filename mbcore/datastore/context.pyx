@@ -164,7 +164,8 @@ cdef class ModbusSlaveContext:
 
     def setValues(self, fx, address, values):
         """Write ``values`` from the zero-based wire ``address`` on, in the table of function code ``fx``; from any thread, at once."""
-        self.blocks[self.decode(fx)].setValues(address + self.unit.offset, values)
+        # A block of the user's may answer later.
+        return self.blocks[self.decode(fx)].setValues(address + self.unit.offset, values)
 
     def reset(self):
         """Reset every block, file and FIFO queue to its initial values."""

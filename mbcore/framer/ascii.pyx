@@ -45,7 +45,6 @@ cdef class ModbusAsciiFramer(Framer):
         self.longest = MAX_ADU_ASCII
         # SL 2.5.2.1: up to one second between characters.
         self.patience = 1.0
-        self.patience_fixed = True
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int i = 0, end

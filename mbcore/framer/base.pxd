@@ -26,6 +26,8 @@ ctypedef struct frame_t:
     bint response
     # DROP: a frame was there, but damaged
     bint damaged
+    # MORE: it may well be the beginning of a frame whose length is known
+    bint plausible
 
 cdef class Framer:
     # bytes of an ADU before the PDU, at most; the reply's PDU is built that far into the reply buffer
@@ -34,10 +36,8 @@ cdef class Framer:
     cdef int longest
     # seconds of silence after which a partial frame is given up; 0: never
     cdef double patience
-    # seconds of silence that end a frame on a line; bytes may still come late, so what is partial stays until `patience` is over
-    cdef double gap
-    # whether that is the framing's own, not the line's t3.5
-    cdef bint patience_fixed
+    # whether on a line only silence ends a frame for sure
+    cdef bint by_silence
     # whether this is a serial line: other units answer on it, and silence ends a frame
     cdef bint line
     # whether this is the master's side, to which responses come

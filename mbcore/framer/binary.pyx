@@ -32,7 +32,6 @@ cdef class ModbusBinaryFramer(Framer):
         self.head = 2
         self.longest = LONGEST
         self.patience = 0.5
-        self.patience_fixed = True
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int i = 0, end, single = -1

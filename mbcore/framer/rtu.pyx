@@ -54,12 +54,14 @@ cdef class ModbusRtuFramer(Framer):
     def __cinit__(self, *args, **kwargs):
         self.head = 1
         self.longest = MAX_ADU_RTU
+        self.by_silence = True
         # Over TCP and UDP there is no silence to go by; a partial frame is given up after this many seconds.
         self.patience = 0.5
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int size
         cdef bint pending = length < SHORTEST, response
+        frame.plausible = pending
         for response in range(2):
             if response:
                 if not self.line and not self.client:
@@ -71,7 +73,7 @@ cdef class ModbusRtuFramer(Framer):
                     continue
                 size = self.request_size(data, length)
             if size == LENGTH_NEEDS_MORE:
-                pending = True
+                pending = frame.plausible = True
             elif size == LENGTH_BY_CHECKSUM:
                 # On a line silence ends it: any beginning of noise has a right CRC now and then. Query data are mostly two bytes.
                 if not self.line:
@@ -86,7 +88,7 @@ cdef class ModbusRtuFramer(Framer):
             elif size + AROUND > MAX_ADU_RTU:
                 continue
             elif length < size + AROUND:
-                pending = True
+                pending = frame.plausible = True
             elif intact(data, size + AROUND):
                 return found(data, size + AROUND, response, frame)
         if final or length >= MAX_ADU_RTU or not pending and not self.line and not self.client:
@@ -107,14 +109,15 @@ cdef class ModbusRtuFramer(Framer):
         return request_length_of(data + 1, length - 1)
 
     cdef int find_last(self, const uint8_t* data, int length) noexcept nogil:
-        cdef int start
-        for start in range(max(0, length - MAX_ADU_RTU), length - SHORTEST + 1):
-            if not intact(data + start, length - start):
-                continue
-            if start == 0:
-                # All of it: whatever its function's length is.
-                return 0
-            if self.request_size(data + start, length - start) + AROUND == length - start:
+        cdef int start = 0, size
+        if length <= MAX_ADU_RTU and length >= SHORTEST and intact(data, length):
+            # All of it: whatever its function's length is.
+            return 0
+        for start in range(max(1, length - MAX_ADU_RTU), length - SHORTEST + 1):
+            size = length - start - AROUND
+            if (
+                self.request_size(data + start, length - start) == size or response_length_of(data + start + 1, length - start - 1) == size
+            ) and intact(data + start, length - start):
                 return start
         return -1
 

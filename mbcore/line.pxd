@@ -1,0 +1,73 @@
+from libc.stdint cimport uint8_t
+
+from mbcore.framer.base cimport LONGEST_ADU
+from mbcore.session cimport Session
+
+cdef enum:
+    # The most bytes that `begin` takes at once.
+    CHUNK = 512
+
+# What has happened on a line, since it was first opened.
+ctypedef struct line_counters_t:
+    # runs of bytes that are no frame
+    unsigned int crc_errors
+    unsigned int discarded_bytes
+    # other slaves' requests and responses
+    unsigned int foreign_frames
+    # replies not sent: another frame came first, or they came too late
+    unsigned int suppressed_replies
+    # own transmissions heard back, and those of them that differed
+    unsigned int echoes
+    unsigned int collisions
+
+
+cdef class LineSession(Session):
+    cdef double gap
+    cdef double reply_delay
+    cdef double reply_deadline
+    cdef double character_time
+    cdef bint chosen
+    cdef uint8_t[256] answers
+    cdef line_counters_t counters
+
+    # the buffer begins where a frame may begin
+    cdef bint boundary
+    # what stands in the buffer may be the beginning of a frame
+    cdef bint plausible
+    # another unit has been asked, and this is what its response begins with
+    cdef bint expecting
+    cdef uint8_t expected_unit
+    cdef uint8_t expected_function
+    # how far the silence since the last byte has been dealt with
+    cdef int stage
+    # when the last byte of the request came whose reply waits
+    cdef double asked_at
+
+    # own transmission heard back: what was sent, when, how much of it has come back
+    cdef int echo
+    cdef int echo_asked
+    cdef uint8_t[LONGEST_ADU] request
+    cdef int request_length
+    cdef uint8_t[LONGEST_ADU] sent
+    cdef int sent_length
+    cdef int matched
+    cdef double sent_at
+    # the reply equals its request
+    cdef bint ambiguous
+    cdef int unheard
+    cdef int suspects
+
+    cdef int begin(self, const uint8_t* data, int length, double now) noexcept nogil
+    cdef int tick(self, double now) noexcept nogil
+    cdef double next_time(self) noexcept nogil
+    cdef size_t reply_ready(self, double now) noexcept nogil
+    cdef void reply_sent(self, double now) noexcept nogil
+    cdef int end_of_frame(self) noexcept nogil
+    cdef void discard(self, int length) noexcept nogil
+    cdef void drop_reply(self) noexcept nogil
+    cdef bint is_mine(self) noexcept nogil
+    cdef void pass_over(self) noexcept nogil
+    cdef int hear(self, const uint8_t* data, int length, double now) noexcept nogil
+    cdef bint is_echo(self, double now) noexcept nogil
+    cdef void give_back(self) noexcept nogil
+    cdef void count_unheard(self) noexcept nogil
