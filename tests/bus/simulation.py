@@ -58,27 +58,36 @@ class Complaint:
 
     def program(self):
         """Python that shows it: the fewest of the last calls, from the request on at least, to which a new session says the same."""
+        expected = [reply for _, now, _, reply in self.calls if reply and now >= self.since]
         least = sum(call[1] >= self.since for call in self.calls)
-        many = next((many for many in range(least, len(self.calls)) if self._same(self.calls[-many:])), len(self.calls))
+        calls = next((calls for many in range(least, len(self.calls)) if self._says(calls := self.calls[-many:]) == expected), self.calls)
+        at = 0
+        while at + 1 < len(calls):
+            (first, then, data, _), (second, now, more, last) = calls[at : at + 2]
+            shorter = [*calls[:at], *calls[at + 1 :]]
+            if first == second == "receive" and now - then < self.unit.line.silence:
+                shorter = [*calls[:at], ["receive", now, data + more, last], *calls[at + 2 :]]
+            if (self.fault != "unanswered" or len(shorter[at][2] or b"") > len(data or b"")) and self._says(shorter) == expected:
+                calls = shorter
+            else:
+                at += 1
         lines = []
-        for method, now, data, reply in self.calls[-many:]:
+        for method, now, data, reply in calls:
             told = f"bytes.fromhex('{data.hex(' ')}'), " if data is not None else ""
             lines.append(f"session.{method}({told}{now:.6f})" + (f"  # {reply.hex(' ')}" if reply else ""))
         return "\n".join(lines)
 
-    def _same(self, calls):
+    def _says(self, calls):
         session = self.unit.another_session()
-        for method, now, data, reply in calls:
-            if reply != (session.receive(data, now) if method == "receive" else session.expire(now)):
-                return False
-        return True
+        answers = (session.receive(data, now) if method == "receive" else session.expire(now) for method, now, data, _ in calls)
+        return [answer for answer in answers if answer]
 
 
 @dataclass
 class Verdict:
     """What came of a run.
 
-    Intact are own requests that arrived as sent, with silence around them but for a few stray bytes, while the master waited.
+    Intact are own requests that arrived as sent, with t3.5 of silence before them and silence until the reply but for a few stray bytes.
     """
 
     counts: Counter = field(default_factory=Counter)
@@ -151,7 +160,10 @@ class Judge:
             self.asked(poll)
 
     def _around(self, sent):
-        """How many bytes stood before and behind the frame without t3.5 of silence between, None where it did not come as it was sent."""
+        """How many bytes stood before the frame without t3.5 of silence between, and how many came behind it until now or the reply.
+
+        None where it did not come as it was sent.
+        """
         times, heard, frame = self.unit.times, self.unit.heard, self._asked.frame
         edge = self.line.character / 2
         first = bisect.bisect(times, sent.start + edge)
@@ -164,9 +176,7 @@ class Judge:
         while before > 0 and times[before] - times[before - 1] < gap:
             before -= 1
         end = bisect.bisect(times, self._replies[0]) if self._replies else len(times)
-        while after < end and times[after] - times[after - 1] < gap:
-            after += 1
-        return at - before, after - at - len(frame)
+        return at - before, end - after
 
     def executed(self, unit, table, address, values):
         self._catch_up()
@@ -193,7 +203,7 @@ class Judge:
             self.complain("wrong", f"{reply.hex(' ')} sent, right is {expected.hex(' ')}")
         waited = now - poll.transmission.frame_end
         self.verdict.worst = max(self.verdict.worst, waited)
-        if waited < self.reply_delay - 1e-9 and self.unit.delays:
+        if waited < self.reply_delay - 1e-9:
             self.complain("too early", f"replied {1000 * waited:.3f} ms after the request, {1000 * self.reply_delay:.3f} are asked for")
 
     def closed(self, poll):

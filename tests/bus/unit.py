@@ -4,13 +4,12 @@ from adu import block, image, refused, units, words
 from bus import talk
 
 from mbcore import ModbusControlBlock, ModbusRtuFramer
-from mbcore.session import Session
+from mbcore.line import LineSession
 
 UNIT = 1
 SIZE = 256  # registers and bits of each table
 QUOTED = 0xBEEF
 LOG = 200  # calls of the session that are kept for a report
-NEWER = ("reply_delay", "reply_deadline", "echo", "character_time", "units")
 
 # Frames in other slaves' payloads. Each would show: none of the own requests writes this value or reads there.
 QUOTES = (
@@ -23,21 +22,6 @@ QUOTES = (
     talk.frame(b"\x08\x00\x04\x00\x00", UNIT),  # listen only: deaf from then on
     talk.frame(b"\x06" + words(3, QUOTED), 0),  # to everybody
 )
-
-
-def known_options():
-    """Those of NEWER that this mbcore's session has."""
-    known = []
-    for name in NEWER:
-        try:
-            Session(ModbusRtuFramer, units(), **{name: None})
-        except TypeError as error:
-            if "unexpected keyword" in str(error):
-                continue
-        except ValueError:
-            pass
-        known.append(name)
-    return known
 
 
 class Unit:
@@ -56,11 +40,8 @@ class Unit:
         self.control = ModbusControlBlock()
         store = self._store = units(u1=self.slave)
         store.add_observer(executed)
-        known = known_options()
-        self.delays = "reply_delay" in known
-        options = {name: value for name, value in options.items() if name not in NEWER or name in known}
         self._options = options
-        self.session = Session(ModbusRtuFramer, store, self.control, serial=True, **options)
+        self.session = LineSession(ModbusRtuFramer, store, self.control, **options)
         self.receiver = None
         self.noise = None  # at our receiver alone
         self._deaf = False
@@ -122,7 +103,7 @@ class Unit:
         """A new one with the same options and the image as it is; what it executes stays its own."""
         tables = {"hr": 3, "ir": 4, "co": 1, "di": 2}
         slave = image(**{name: block(self.slave.getValues(code, 0, SIZE)) for name, code in tables.items()})
-        return Session(ModbusRtuFramer, units(u1=slave), serial=True, **self._options)
+        return LineSession(ModbusRtuFramer, units(u1=slave), **self._options)
 
     # ---- what is asked of it, and what is right -------------------------------------------------------------------------------------
 
