@@ -32,6 +32,9 @@ if sys.platform.startswith("linux"):
 else:
     COMPILE, LINK = [], []
 
+if sys.platform.startswith("linux"):
+    MODULES.append("mbcore.engine.serial")
+
 extensions = [
     Extension(
         name,

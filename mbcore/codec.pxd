@@ -61,7 +61,7 @@ ctypedef struct response_t:
 # Lengths of requests with custom function codes, as their classes declare them.
 ctypedef struct custom_t:
     # the whole RTU frame; 0: not fixed
-    uint8_t frame_size[256]
+    uint16_t frame_size[256]
     # where in the RTU frame its byte count stands; 0: nowhere
     uint8_t count_position[256]
     bint known[256]

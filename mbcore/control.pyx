@@ -12,6 +12,8 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from mbcore.constants cimport *
 from mbcore.lock cimport lock_image, unlock_image
 
+from weakref import WeakKeyDictionary
+
 from mbcore.errors import ConfigurationError
 from mbcore.version import __version__
 
@@ -103,6 +105,12 @@ cdef void count_completed(control_t* control, uint8_t function_code, uint8_t exc
 cdef tuple OBJECT_NAMES = (
     "VendorName", "ProductCode", "MajorMinorRevision", "VendorUrl", "ProductName", "ModelName", "UserApplicationName",
 )
+# AP 6.21.
+cdef object RESERVED = range(0x07, 0x80)
+
+
+cdef object pairs(object info):
+    return info.items() if hasattr(info, "items") else info
 
 
 cdef class ModbusDeviceIdentification:
@@ -112,7 +120,7 @@ cdef class ModbusDeviceIdentification:
     the basic ones (0..2), which every device has.
 
     :param info: a dict {object id 0..255: text}: 0 vendor name, 1 product code, 2 revision, 3 vendor URL, 4 product name, 5 model name,
-        6 user application name, 0x80..0xFF the device's own
+        6 user application name, 0x80..0xFF the device's own; those between are the specification's to define and left out
     :param info_name: the same by name: {"VendorName": text, ...}
     :raises ConfigurationError: an object id, a name or a text is out of its range
     """
@@ -123,7 +131,7 @@ cdef class ModbusDeviceIdentification:
         self.encoded = {}
 
     def __init__(self, info=None, info_name=None):
-        self.update(info or {})
+        self.update({object_id: text for object_id, text in pairs(info or {}) if object_id not in RESERVED})
         for name, text in (info_name or {}).items():
             if name not in OBJECT_NAMES:
                 raise ConfigurationError(f"info_name has no object {name!r}; use {', '.join(OBJECT_NAMES)}")
@@ -141,10 +149,15 @@ cdef class ModbusDeviceIdentification:
         return self.texts.get(object_id, "")
 
     def __setitem__(self, object_id, text):
+        """Set the text of the object; 7 and 8 stay empty, as in pymodbus."""
         cdef int number
         cdef bytes encoded
         if not isinstance(object_id, int) or not 0 <= object_id <= 0xFF:
             raise ConfigurationError(f"the identification object {object_id!r} is not in 0..255")
+        if object_id in (7, 8):
+            return
+        if isinstance(text, (list, tuple, dict)):
+            raise ConfigurationError(f"the identification object {object_id} is {text!r}; give it one text, a str or bytes")
         encoded = bytes(text) if isinstance(text, (bytes, bytearray)) else str(text).encode()
         if len(encoded) > MAX_OBJECT_TEXT:
             raise ConfigurationError(f"the identification object {object_id} has {len(encoded)} bytes; {MAX_OBJECT_TEXT} fit one response")
@@ -161,7 +174,7 @@ cdef class ModbusDeviceIdentification:
 
     def update(self, info):
         """Set every object of ``info``, a dict {object id: text} or another identification."""
-        for object_id, text in info.items() if hasattr(info, "items") else info:
+        for object_id, text in pairs(info):
             self[object_id] = text
 
     def summary(self):
@@ -169,7 +182,10 @@ cdef class ModbusDeviceIdentification:
         return {name: self[object_id] for object_id, name in enumerate(OBJECT_NAMES)}
 
     def __str__(self):
-        return f"{type(self).__name__}({self.summary()})"
+        return "DeviceIdentity"
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.texts})"
 
     @property
     def VendorName(self):
@@ -260,11 +276,11 @@ class ModbusCountersHandler:
 
     def __iter__(self):
         """Iterate over (name, value)."""
-        return iter(self.summary().items())
+        return iter([(name, getattr(self, name)) for name in COUNTER_NAMES])
 
     def summary(self):
-        """Return the counters as a dict {name: value}."""
-        return {name: getattr(self, name) for name in COUNTER_NAMES}
+        """Return a number 0..255 that says which counters are not 0: bit 0 ``BusMessage``, CPT1, to bit 7 ``BusCharacterOverrun``, CPT8."""
+        return sum(1 << bit for bit, name in enumerate(COUNTER_NAMES[:COUNTERS]) if getattr(self, name))
 
     def update(self, values):
         """Add to every counter named in ``values``, a dict {name: number}."""
@@ -425,3 +441,7 @@ cdef object checked(object value, int high, str what):
     if not isinstance(value, int) or not 0 <= value <= high:
         raise ConfigurationError(f"the {what} {value!r} is not in 0..{high}")
     return value
+
+
+#: The control blocks of this process' servers as keys, the first server's first; they leave when they are dropped or their server stops.
+server_blocks = WeakKeyDictionary()

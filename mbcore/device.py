@@ -1,7 +1,8 @@
 """What pymodbus' ``device`` has beyond the core's control: the process-wide control block, access control, Modbus Plus."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv6Address, ip_address
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, ClassVar
 
 from mbcore import control
@@ -18,9 +19,12 @@ __all__ = [
     "ModbusCountersHandler",
     "ModbusDeviceIdentification",
     "ModbusPlusStatistics",
+    "ProcessControlBlock",
     "new_control",
     "process_control",
 ]
+
+_Place = IPv4Address | IPv6Address | IPv4Network | IPv6Network
 
 ModbusCountersHandler = control.ModbusCountersHandler
 ModbusDeviceIdentification = control.ModbusDeviceIdentification
@@ -102,21 +106,17 @@ class ModbusPlusStatistics:
         return [high << 8 | low for high, low in zip(octets[::2], octets[1::2], strict=True)]
 
 
-class ModbusControlBlock(control.ModbusControlBlock):
-    """The core's control block with all that pymodbus' one has.
+class _Additions:
+    """What pymodbus' control block has beyond the core's; for a class that has all of that."""
 
-    :param identity: as there
-    """
-
-    def __init__(self, identity: control.ModbusDeviceIdentification | None = None) -> None:
-        super().__init__(identity)
+    def __init__(self) -> None:
         self._mode = "ASCII"
         self._plus = ModbusPlusStatistics()
 
     def __str__(self) -> str:
         return "ModbusControl"
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
+    def __iter__(self: Any) -> Iterator[tuple[str, int]]:
         """Iterate over (name, value) of the counters."""
         return iter(self.Counter)
 
@@ -136,11 +136,11 @@ class ModbusControlBlock(control.ModbusControlBlock):
         return self._plus
 
     @property
-    def Events(self) -> list[ModbusEvent]:
+    def Events(self: Any) -> list[ModbusEvent]:
         """The event log as objects, newest first."""
         return [decode_event(code) for code in self.events]
 
-    def setDiagnostic(self, mapping: Mapping[int, object]) -> None:
+    def setDiagnostic(self: Any, mapping: Mapping[int, object]) -> None:
         """Set bits of the diagnostic register, {bit 0..15: whether it is set}; others are ignored."""
         register = self.getDiagnosticRegister()
         for bit, value in mapping.items():
@@ -152,37 +152,66 @@ class ModbusControlBlock(control.ModbusControlBlock):
         """Return one bit of the diagnostic register, None when ``bit`` is not one of 0..15."""
         return self.getDiagnosticRegister()[bit] if isinstance(bit, int) and 0 <= bit <= 15 else None
 
-    def getDiagnosticRegister(self) -> list[bool]:
+    def getDiagnosticRegister(self: Any) -> list[bool]:
         """Return the diagnostic register, bit 0 first."""
         return unpack_bitstring(self.diagnostic_register.to_bytes(2, "little"))
 
 
-# pymodbus has one control block for the process. Here each server has its own, and a script that asks for "the" block is given that of the
-# server made last; when there is none yet, one that the next server takes over.
-_latest: ModbusControlBlock | None = None
-_waiting = False
+class ModbusControlBlock(_Additions, control.ModbusControlBlock):
+    """The core's control block with all that pymodbus' one has.
+
+    :param identity: as there
+    """
+
+    def __init__(self, identity: control.ModbusDeviceIdentification | None = None) -> None:
+        control.ModbusControlBlock.__init__(self, identity)
+        _Additions.__init__(self)
 
 
-def process_control() -> ModbusControlBlock:
+class ProcessControlBlock(_Additions):
+    """pymodbus' one control block for the process: the first server's own, with all of its attributes.
+
+    Before there is a server it is a block that the next one takes over, and so it is when the last has stopped. A second server has a block
+    of its own, which its handle's ``control`` is.
+    """
+
+    _block: control.ModbusControlBlock | None = None
+
+    @property
+    def block(self) -> control.ModbusControlBlock:
+        """The core's block that this one is now."""
+        self._block = next(iter(control.server_blocks), self._block) or control.ModbusControlBlock()
+        return self._block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.block, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        own = name.startswith("_") or hasattr(type(self), name)
+        object.__setattr__(self if own else self.block, name, value)
+
+
+_process: ProcessControlBlock | None = None
+
+
+def process_control() -> ProcessControlBlock:
     """The control block that a script with one server means when it names none."""
-    global _latest, _waiting
-    if _latest is None:
-        _latest, _waiting = ModbusControlBlock(), True
-    return _latest
+    global _process
+    if _process is None:
+        _process = ProcessControlBlock()
+    return _process
 
 
-def new_control(identity: control.ModbusDeviceIdentification | None = None) -> ModbusControlBlock:
-    """The control block of a new server.
+def new_control(identity: control.ModbusDeviceIdentification | None = None) -> control.ModbusControlBlock:
+    """The control block of a new server: the process' when a script has asked for that and no other server has it.
 
     :param identity: the server's; None leaves what the script has set, or says mbcore
     """
-    global _latest, _waiting
-    if _latest is None or not _waiting:
-        _latest = ModbusControlBlock(identity)
-    elif identity is not None:
-        _latest.Identity = identity
-    _waiting = False
-    return _latest
+    if _process is None or control.server_blocks:
+        return control.ModbusControlBlock(identity)
+    if identity is not None:
+        _process.block.Identity = identity
+    return _process.block
 
 
 class DeviceInformationFactory:
@@ -214,39 +243,51 @@ class DeviceInformationFactory:
 class ModbusAccessControl(Singleton):
     """The hosts that a server lets in: one table for the process, as in pymodbus.
 
-    At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` or :meth:`remove` on, who is not in it is not served.
+    At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` on, servers of TCP, TLS and UDP refuse who is not in it;
+    connections that are open already stay.
     """
 
-    _hosts: ClassVar[list[str]] = ["127.0.0.1"]
+    _hosts: ClassVar[list[_Place]] = [IPv4Address("127.0.0.1")]
     _filled: ClassVar[bool] = False
 
     @property
     def enforced(self) -> bool:
-        """Whether the table was ever changed, and so means something."""
+        """Whether a host was ever added, and so servers ask the table."""
         return self._filled
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._hosts)
+        return map(str, self._hosts)
 
     def __contains__(self, host: object) -> bool:
-        return isinstance(host, str) and _plain(host) in self._hosts
+        place = _place(host)
+        if place is None:
+            return False
+        # An address of a link, "fe80::1%eth0", is let in on that link or on every one, "fe80::1".
+        names = {place, _place(str(place).partition("%")[0])}
+        return not names.isdisjoint(self._hosts) or any(place in net for net in self._hosts if isinstance(net, IPv4Network | IPv6Network))
 
     def add(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in.
 
-        :param host: an address as the operating system names a connection's other end: "192.168.1.7" or "fe80::1"
+        :param host: an address, "192.168.1.7" or "fe80::1", or a network, "192.168.1.0/24"
+        :raises ConfigurationError: it is neither; nothing is added then
         """
+        places = []
+        for entry in _listed(host):
+            place = _place(entry)
+            if place is None:
+                raise ConfigurationError(f'the host {entry!r} is no address: give one such as "192.168.1.7" or "192.168.1.0/24"')
+            places.append(place)
         type(self)._filled = True
-        self._hosts.extend(entry for entry in dict.fromkeys(map(_plain, _listed(host))) if entry not in self._hosts)
+        self._hosts.extend(place for place in dict.fromkeys(places) if place not in self._hosts)
 
     def remove(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in no more; those that are not in the table are passed over."""
-        type(self)._filled = True
-        gone = [_plain(entry) for entry in _listed(host)]
-        self._hosts[:] = [entry for entry in self._hosts if entry not in gone]
+        gone = [_place(entry) for entry in _listed(host)]
+        self._hosts[:] = [place for place in self._hosts if place not in gone]
 
     def check(self, host: str) -> bool:
-        """Return whether the host is in the table."""
+        """Return whether the host is in the table, by itself or in one of its networks."""
         return host in self
 
 
@@ -254,11 +295,12 @@ def _listed(host: str | Iterable[str]) -> list[str]:
     return [host] if isinstance(host, str) else list(host)
 
 
-def _plain(host: str) -> str:
-    """One spelling for each address; on a port for both versions of IP, an IPv4 client is called "::ffff:192.168.1.7"."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+def _place(host: object) -> _Place | None:
+    """One object for all spellings of an address or a network; on a port for both versions of IP, an IPv4 client is ::ffff:192.168.1.7."""
+    if isinstance(host, str):
+        with suppress(ValueError):
+            address = ip_address(host)
+            return getattr(address, "ipv4_mapped", None) or address
+        with suppress(ValueError):
+            return ip_network(host, strict=False)
+    return None

@@ -310,8 +310,8 @@ class Later(BaseException):
 cdef class Dialogue:
     """Asks a user's context, and says Later where the answer is a Deferred.
 
-    What it has answered is known from then on: whoever has the answer puts it into `known`, or `error`, and executes the request again, which
-    goes on where it stopped.
+    What it has answered is known from then on: whoever has the answer puts it into `known`, or `error`, and executes the request again,
+    which goes on where it stopped.
     """
 
     cdef bint is_known(self) except -1:

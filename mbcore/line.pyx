@@ -339,7 +339,7 @@ cdef class LineSession(Session):
             self.sent_at = now
             self.ambiguous = self.sent_length == self.request_length and not memcmp(self.sent, self.request, self.sent_length)
 
-    # ---- what is sent is heard, on some adapters ------------------------------------------------------------------------------------------
+    # ---- what is sent is heard, on some adapters --------------------------------------------------------------------------------------
 
     cdef int hear(self, const uint8_t* data, int length, double now) noexcept nogil:
         """Take what is the own transmission come back; how many bytes of `data` are."""

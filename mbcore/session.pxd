@@ -93,6 +93,7 @@ cdef class Session:
     cdef int initialised(self) except -1
     cdef int absorb(self, bytes data) except -1
     cdef int finish(self) except -1
+    cdef int give_up(self) except -1
     cdef bytes taken(self, double now)
     cdef int drive(self, int fed) except -1
     cdef int attend(self, int fed) except -1
@@ -108,7 +109,7 @@ cdef class Session:
     cdef void settle(self) noexcept nogil
     cdef int conclude(self) noexcept nogil
     cdef bint reserve(self) noexcept nogil
-    cdef int tell_observers(self) except -1
+    cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1
     cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
     cdef int ask_on(self) except -1

@@ -143,7 +143,7 @@ cdef class Session:
         self.initialised()
         if self.awaited is not None:
             if now >= self.awaited_since + self.answer_timeout:
-                self.awaited.close(RequestError(ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND, "a data block did not answer in time"))
+                self.give_up()
                 return self.resume(now)
         elif self.held and self.framer.patience and now >= self.last + self.framer.patience:
             self.finish()
@@ -184,6 +184,12 @@ cdef class Session:
     cdef int initialised(self) except -1:
         if self.framer is None:
             raise TypeError("this session was made without __init__")
+        return 0
+
+    cdef int give_up(self) except -1:
+        """Wait no longer for the user's answer."""
+        code = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
+        self.awaited.close(RequestError(code, "a data block did not answer in time"))
         return 0
 
     cdef int absorb(self, bytes data) except -1:
@@ -227,7 +233,7 @@ cdef class Session:
         return replies
 
     cdef int drive(self, int fed) except -1:
-        """See to Python where the loop has stopped, and let it go on until its bytes are used up, or until an answer has to be waited for."""
+        """See to Python where the loop has stopped, and let it go on until its bytes are used up, or an answer has to be waited for."""
         # The GIL stays all the while: the loop takes less time than giving it away and getting it back.
         while fed != FED:
             if self.attend(fed) == WAIT:
@@ -248,7 +254,7 @@ cdef class Session:
         if fed == PYTHON:
             fed = self.answer_in_python()
         if fed == OBSERVE:
-            self.tell_observers()
+            self.tell_observers(&self.exchange, self.executed)
         return WAIT if fed == WAIT else FED
 
     cdef void keep(self) noexcept nogil:
@@ -505,13 +511,13 @@ cdef class Session:
             exchange.refused = answer[1] if len(answer) > 1 else SERVER_DEVICE_FAILURE
         return 0
 
-    cdef int tell_observers(self) except -1:
-        cdef exchange_t* exchange = &self.exchange
+    cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1:
+        """Tell of a write; of a broadcast, for each unit whose bit is set in `executed`."""
         cdef int unit_id = exchange.frame.unit_id
         if not exchange.broadcast:
             return notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
         for unit_id in range(256):
-            if self.executed[unit_id >> 3] >> (unit_id & 7) & 1:
+            if executed[unit_id >> 3] >> (unit_id & 7) & 1:
                 if exchange.request.function_code == MASK_WRITE_REGISTER:
                     # Every unit has its own result.
                     exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Protocol, ServerFactory
 
-from mbcore import ModbusControlBlock
+from mbcore.control import ModbusControlBlock, server_blocks
 from mbcore.session import Session
 
 from .options import (
@@ -49,7 +50,7 @@ class ModbusServerBase:
     :param identity: a ModbusDeviceIdentification, for function codes 17 and 43/14
     :param ignore_missing_slaves: True: never answer for a unit that is not there; False: answer 0x0B (silence on a serial line)
     :param broadcast_enable: True: unit 0 is a broadcast, executed in every unit and not answered (on a serial line it always is)
-    :param answer_timeout: seconds, 3 by default, that a data block may take when it answers with a Deferred; then the master is answered 0x0B
+    :param answer_timeout: seconds that a data block may take when it answers with a Deferred, 3 by default; then exception 0x0B
     :param trace_packet: ``hook(sending, data) -> data`` sees, and may change, the bytes of every chunk that comes in or goes out
     :param trace_pdu: ``hook(sending, pdu) -> pdu`` sees, and may change, every request and response
     :param trace_connect: ``hook(connected)`` is told of every connection made and lost
@@ -67,7 +68,10 @@ class ModbusServerBase:
         options = take_options(type(self).__name__, kwargs, self._keywords, stacklevel=4)
         self.store = check_store(store)
         self.framer = find_framer(framer)
-        self.control = ModbusControlBlock(check_identity(identity))
+        # A script that asks for the process' control block has loaded its module; others do without its memory.
+        device: Any = sys.modules.get("mbcore.device")
+        self.control: ModbusControlBlock = (device.new_control if device else ModbusControlBlock)(check_identity(identity))
+        server_blocks[self.control] = None
         self.ignore_missing_slaves = bool(options.get("ignore_missing_slaves", False))
         self.broadcast_enable = bool(options.get("broadcast_enable", False))
         self.answer_timeout = check_seconds("answer_timeout", options.get("answer_timeout", ANSWER_TIMEOUT))
@@ -75,6 +79,9 @@ class ModbusServerBase:
         self.trace_pdu = check_hook("trace_pdu", options.get("trace_pdu"))
         self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))
         self.report = ErrorLog(_log)
+        #: Connections and datagrams that the access control has refused.
+        self.refused = 0
+        self._refusals = Rarely()
         self._reactor = options.get("reactor")
         self._decoder: Any = None
         for function in options.get("custom_functions") or ():
@@ -88,6 +95,23 @@ class ModbusServerBase:
 
             self._decoder = ServerDecoder(self.report)
         return self._decoder
+
+    @property
+    def access(self) -> Any:
+        """The ModbusAccessControl of this process: once a host is added to it, only the hosts in it are served."""
+        from mbcore.device import ModbusAccessControl
+
+        return ModbusAccessControl()
+
+    def admits(self, host: str) -> bool:
+        """Whether the access control lets a host in; a refusal is counted, and logged now and then."""
+        # As above: who has filled the table has loaded its module.
+        if "mbcore.device" not in sys.modules or not self.access.enforced or self.access.check(host):
+            return True
+        self.refused += 1
+        if (number := self._refusals.count("host")) is not None:
+            _log.warning('%s is refused: ModbusAccessControl().add("%s") would let it in (%d refused so far)', host, host, number)
+        return False
 
     @property
     def reactor(self) -> Any:
@@ -115,6 +139,10 @@ class ModbusServerBase:
         """Close every connection; the Deferred fires when the last one is gone."""
         return succeed(None)
 
+    def retire(self) -> None:
+        """Take note that this server serves no more: the process' control block of old scripts is another server's, see mbcore.device."""
+        server_blocks.pop(self.control, None)
+
     def run_trace_packet(self, sending: bool, data: bytes) -> bytes:
         """What the ``trace_packet`` hook makes of a chunk; a hook that fails changes nothing."""
         if self.trace_packet is None:
@@ -135,6 +163,15 @@ class ModbusServerBase:
                 self.trace_connect(connected)
             except Exception as error:
                 self.report("trace_connect failed", error)
+
+
+class _Refused(Protocol):
+    """What a host gets that is not let in. Factories that wrap another one can't take None for a protocol."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
 
 
 class ModbusServerFactory(ModbusServerBase, ServerFactory):
@@ -163,7 +200,10 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         self._evictions = Rarely()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A protocol for a new connection; ``addr`` is not used."""
+        """A protocol for a new connection from ``addr``; of what has no host, such as a UNIX socket, everyone is let in."""
+        host = getattr(addr, "host", None)
+        if host is not None and not self.admits(host):
+            return _Refused()
         if len(self.connections) >= self.max_connections:
             self._evict()
         protocol = self.protocol()

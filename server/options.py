@@ -6,16 +6,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mbcore import (
-    ModbusAsciiFramer,
-    ModbusBinaryFramer,
-    ModbusDeviceIdentification,
-    ModbusRtuFramer,
-    ModbusServerContext,
-    ModbusSlaveContext,
-    ModbusSocketFramer,
-    ModbusTlsFramer,
-)
+from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSlaveContext
+from mbcore import framer as framers
 from mbcore.errors import ConfigurationError
 
 # Every server and factory takes these. Parameters with a name of their own are listed too, so that a slip of the pen finds them.
@@ -96,12 +88,13 @@ _CONTEXT_KEYWORDS = {"single": "ModbusServerContext", "slaves": "ModbusServerCon
 # How alike two words are when one may be a slip of the pen: above "factory" and "reactor" (0.71), not above "prot" and "port" (0.75).
 _ALIKE = 0.75
 
-_FRAMER_WORDS: dict[str, type] = {
-    "socket": ModbusSocketFramer,
-    "rtu": ModbusRtuFramer,
-    "ascii": ModbusAsciiFramer,
-    "binary": ModbusBinaryFramer,
-    "tls": ModbusTlsFramer,
+# By name: a framer's module is loaded where the framer is asked for.
+_FRAMER_WORDS = {
+    "socket": "ModbusSocketFramer",
+    "rtu": "ModbusRtuFramer",
+    "ascii": "ModbusAsciiFramer",
+    "binary": "ModbusBinaryFramer",
+    "tls": "ModbusTlsFramer",
 }
 
 
@@ -176,21 +169,23 @@ def check_identity(identity: object) -> ModbusDeviceIdentification | None:
     )
 
 
-def find_framer(framer: object, default: type = ModbusSocketFramer) -> type:
+def find_framer(framer: object) -> type:
     """The framer class that is meant: one of mbcore's classes, or pymodbus 3's word for it ("socket", "rtu", "ascii", "tls"; "binary" too).
+
+    None is "socket".
 
     :raises ConfigurationError: when it is neither
     """
-    if framer is None:
-        return default
-    word = getattr(framer, "value", framer)  # pymodbus 3's FramerType is an enumeration of these words
+    classes = list(_FRAMER_WORDS.values())
+    word = "socket" if framer is None else getattr(framer, "value", framer)  # pymodbus 3's FramerType is an enumeration of these words
     if isinstance(word, str) and word.lower() in _FRAMER_WORDS:
-        return _FRAMER_WORDS[word.lower()]
-    if isinstance(framer, type) and issubclass(framer, tuple(_FRAMER_WORDS.values())):
+        found: type = getattr(framers, _FRAMER_WORDS[word.lower()])
+        return found
+    if isinstance(framer, type) and any(base.__name__ in classes and base is getattr(framers, base.__name__) for base in framer.__mro__):
         return framer
-    classes = ", ".join(cls.__name__ for cls in _FRAMER_WORDS.values())
     raise ConfigurationError(
-        f"the framer is {_what(framer)}: give one of the classes {classes} of mbcore, or one of the words {', '.join(_FRAMER_WORDS)}"
+        f"the framer is {_what(framer)}: give one of the classes {', '.join(classes)} of mbcore,"
+        f" or one of the words {', '.join(_FRAMER_WORDS)}"
     )
 
 

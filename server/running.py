@@ -87,6 +87,7 @@ class RunningServer:
     def _stop(self, done: Deferred[None]) -> None:
         if self._closed is None:
             _servers.discard(self)
+            self.factory.retire()
             if self._trigger is not None:
                 self.factory.reactor.removeSystemEventTrigger(self._trigger)
             self._closed = closed = DeferredList([maybeDeferred(close).addErrback(self._not_closed) for close in self._closers])

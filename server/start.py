@@ -13,7 +13,6 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
-from mbcore import ModbusAsciiFramer
 from mbcore.errors import ConfigurationError, LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
@@ -122,7 +121,7 @@ def StartUdpServer(
 def StartSerialServer(
     context: Any = None,
     identity: Any = None,
-    framer: Any = ModbusAsciiFramer,
+    framer: Any = "ascii",
     defer_reactor_run: bool = False,
     custom_functions: Iterable[Any] = (),
     console: bool | Mapping[str, Any] = False,
@@ -132,7 +131,7 @@ def StartSerialServer(
 
     The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence.
 
-    :param framer: ModbusAsciiFramer by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
+    :param framer: "ascii", which is ModbusAsciiFramer, by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
     :param port: the device, "/dev/ttyS0" by default
     :param baudrate: bits a second, 19200 by default
     :param bytesize: data bits, 8 by default
@@ -151,7 +150,7 @@ def StartSerialServer(
     settings = {name: options.pop(name) for name in ("bytesize", "parity", "stopbits", "xonxoff", "rtscts") if name in options}
     factory = ModbusSerialFactory(
         context,
-        framer or ModbusAsciiFramer,
+        framer or "ascii",
         identity,
         line=os.fspath(line),
         gap=frame_gap(baudrate),
@@ -159,7 +158,11 @@ def StartSerialServer(
     )
 
     def open_server() -> RunningServer:
-        open_line(factory, baudrate, **settings)
+        try:
+            open_line(factory, baudrate, **settings)
+        except Exception:
+            factory.retire()
+            raise
         return RunningServer("serial", factory, factory.line, [factory.close_connections])
 
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
@@ -173,6 +176,7 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
     try:
         listener = listen()
     except CannotListenError as error:
+        factory.retire()
         refused = LineError(_refusal(kind, host, port, error.socketError))
         refused.errno = error.socketError.errno
         raise refused from error

@@ -47,7 +47,9 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         self.run_trace_connect(False)
 
     def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
-        """One frame of the client at ``addr``; what is not exactly one is dropped."""
+        """One frame of the client at ``addr``; what is not exactly one is dropped, and so is all of a host that is not let in."""
+        if not self.admits(addr[0]):
+            return
         if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):
             data = self._observe(False, data, addr)
         session = self.session

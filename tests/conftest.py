@@ -1,12 +1,16 @@
 """Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
 
 import signal
+from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
 from live import programs
 from live.device import Device
 from live.line import Line
+from live.shim import Shim, compile_shim
+
+from mbcore import control, device
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
@@ -17,6 +21,22 @@ def connect(request):
     """connect(store, control=None, **options) -> Master: over every framer, whole, byte by byte and between two glued frames."""
     line, delivery = request.param
     return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+
+
+@pytest.fixture
+def access_control(monkeypatch):
+    """The ModbusAccessControl of this process, as a process has it at first."""
+    monkeypatch.setattr(device.ModbusAccessControl, "_hosts", [ip_address("127.0.0.1")])
+    monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
+    return device.ModbusAccessControl()
+
+
+@pytest.fixture
+def process_control(monkeypatch):
+    """The control block of this process, as an old script has it that asks for it before it starts a server."""
+    monkeypatch.setattr(device, "_process", None)
+    control.server_blocks.clear()
+    return device.process_control()
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +97,15 @@ def pymodbus2_python():
     python = programs.install_pymodbus2()
     signal.alarm(remaining)
     return python
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory):
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(shim_library, tmp_path):
+    """shim(script="", device=None, **words) -> Shim: a driver and its record."""
+    records = iter(range(1000))
+    return lambda *script, **words: Shim(shim_library, tmp_path / f"record{next(records)}", *script, **words)

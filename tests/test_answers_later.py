@@ -250,7 +250,7 @@ def test_a_datagram_is_answered_later_too(session, asked):
 
 
 def test_outside_a_session_it_is_refused_in_a_sentence(asked):
-    with pytest.raises(ConfigurationError, match="answers later, by <Deferred .*only a server's session waits"):
+    with pytest.raises(ConfigurationError, match=r"answers later, by <Deferred .*only a server's session waits"):
         execute_request(image(hr=asked), ModbusControlBlock(), READ)
 
 
@@ -352,7 +352,7 @@ def test_a_connection_that_is_lost_gives_its_answer_up(asked):
 
 @pytest.mark.parametrize("value", [0, -1, "3", None, True, float("inf"), float("nan")])
 def test_a_time_that_is_none_is_refused(value):
-    with pytest.raises(ConfigurationError, match="answer_timeout is .*: give seconds, more than 0"):
+    with pytest.raises(ConfigurationError, match=r"answer_timeout is .*: give seconds, more than 0"):
         ModbusServerFactory(answer_timeout=value)
 
 
@@ -429,7 +429,8 @@ def test_a_flood_of_datagrams_that_wait_has_a_limit(asked, monkeypatch, caplog):
     for number in range(13):
         protocol.datagramReceived(wrap_socket(READ, 1, number), PEER)
     assert len(protocol.reactor.getDelayedCalls()) == 2
-    assert [record.getMessage().rpartition(" is ")[2] for record in caplog.records] == ["dropped (1 times so far)", "dropped (10 times so far)"]
+    said = [record.getMessage().rpartition(" is ")[2] for record in caplog.records]
+    assert said == ["dropped (1 times so far)", "dropped (10 times so far)"]
     asked.answer([1, 2], call=0)
     protocol.datagramReceived(wrap_socket(READ, 1, 99), PEER)
     asked.answer([3, 4])

@@ -408,6 +408,24 @@ def test_a_subclass_that_answers_itself_keeps_its_files_queues_and_server_id():
     assert it.ask(b"\x11") == pdu("11 03") + b"abc"
 
 
+def test_a_key_of_the_users_own_holds_what_the_user_likes():
+    slave, own = image(), [1, 2, 3]
+    slave.register(0x41, "cm", own)
+    assert slave.store["cm"] is own
+    assert slave.decode(0x41) == "cm"
+    slave.reset()
+    assert slave.store["cm"] is own
+    with pytest.raises(ConfigurationError, match="no data block for 'h'"):
+        slave.register(0x42, "h", own)
+
+
+@pytest.mark.parametrize("unit_id", [-1, 248, 254, 256, 0xFFFF])
+def test_a_unit_id_that_does_not_exist_is_named_before_the_context(unit_id):
+    context = ModbusServerContext(single=False)
+    with pytest.raises(NoSuchSlaveException, match=str(unit_id)):
+        context[unit_id] = None
+
+
 def test_a_public_function_code_keeps_its_table():
     with pytest.raises(ConfigurationError, match="has a table"):
         image().register(3, "own", block([5]))

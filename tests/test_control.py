@@ -80,6 +80,30 @@ def test_identity_attributes_are_items(name, number):
     assert getattr(identity, name) == "two"
 
 
+def test_objects_that_the_specification_keeps_are_left_out():
+    identity = ModbusDeviceIdentification(info=dict.fromkeys(range(0x100), "x"))
+    assert [number for number, _ in identity] == [*range(7), *range(0x80, 0x100)]
+    assert identity[0x10] == ""
+    identity[7] = identity[8] = identity[0x10] = "y"
+    assert (identity[7], identity[8], identity[0x10]) == ("", "", "y")
+
+
+def test_an_identity_says_what_it_is():
+    identity = ModbusDeviceIdentification(info={0: "ACME", 0x80: "ours"})
+    assert str(identity) == "DeviceIdentity"
+    assert repr(identity) == "ModbusDeviceIdentification({0: 'ACME', 128: 'ours'})"
+
+
+def test_the_summary_of_counters_has_a_bit_for_each():
+    counter = ModbusControlBlock().Counter
+    assert counter.summary() == 0
+    for bit, name in enumerate(dict(counter)):
+        setattr(counter, name, 5)
+        assert counter.summary() == (1 << min(bit + 1, 8)) - 1  # SL appendix A: CPT1 to CPT8; the event counter has none
+    counter.reset()
+    assert counter.summary() == 0
+
+
 def test_identities_share_nothing():
     one, two = ModbusDeviceIdentification(), ModbusDeviceIdentification()
     one.VendorName = "ACME"
@@ -107,6 +131,14 @@ def test_an_object_too_long_for_any_response_is_the_users_error():
     identity[0x80] = "x" * 244  # 253 - 7 bytes of head - id and length
     with pytest.raises(ConfigurationError):
         identity[0x80] = "x" * 245
+
+
+@pytest.mark.parametrize("several", [["one", "two"], ("one",), {}])
+def test_an_object_is_one_text(several):
+    identity = ModbusDeviceIdentification(info={0x80: "one"})
+    with pytest.raises(ConfigurationError, match=r"object 128 is .*; give it one text"):
+        identity[0x80] = several
+    assert identity[0x80] == "one"
 
 
 @pytest.mark.parametrize("keywords", [{"info_name": {"Colour": "red"}}, {"info": 5}])

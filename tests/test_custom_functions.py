@@ -91,6 +91,20 @@ def test_where_no_length_stands_in_the_frame_the_class_declares_it(line, cls, re
     assert session.deadline() is None
 
 
+def test_a_frame_may_be_as_long_as_rtu_allows(slave):
+    class Long(SumRequest):
+        _rtu_frame_size = 256
+
+        def decode(self, data):
+            super().decode(data[:4])
+
+    session = LINES["rtu"].session(one_unit(slave), decoder=decoder_of(Long))
+    frame = LINES["rtu"].wrap(pdu("37 0002 0003") + bytes(248), 1, 0)
+    assert len(frame) == 256
+    assert session.receive(frame[:-1], 0.0) == b""
+    assert session.receive(frame[-1:], 0.0) == LINES["rtu"].wrap(pdu("37 02 0009"), 1, 0)
+
+
 def test_none_is_silence(slave):
     assert ask("socket", one_unit(slave), pdu("37 0000 0010")) == []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mbcore import device
+from mbcore import control, device
 from mbcore.device import (
     DeviceInformationFactory,
     ModbusAccessControl,
@@ -17,33 +17,81 @@ from mbcore.events import EnteredListenModeEvent, RemoteReceiveEvent
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process(monkeypatch):
-    monkeypatch.setattr(device, "_latest", None)
-    monkeypatch.setattr(device, "_waiting", False)
-    monkeypatch.setattr(ModbusAccessControl, "_hosts", ["127.0.0.1"])
-    monkeypatch.setattr(ModbusAccessControl, "_filled", False)
+def _fresh_process(monkeypatch, access_control):
+    monkeypatch.setattr(device, "_process", None)
+    control.server_blocks.clear()
+
+
+def serve(identity=None):
+    """The control block of a new server, as a server makes it."""
+    block = new_control(identity)
+    control.server_blocks[block] = None
+    return block
 
 
 def test_the_process_wide_block_is_the_servers():
-    control = new_control()
-    assert process_control() is control is process_control()
+    block = serve()
+    block.Counter.BusMessage = 7
+    process = process_control()
+    assert process is process_control()
+    assert process.block is block
+    assert dict(process)["BusMessage"] == process.Counter.BusMessage == 7
+    assert str(process) == "ModbusControl"
+    process.ListenOnly = True
+    process.Identity.VendorName = "ACME"
+    process.addEvent(EnteredListenModeEvent())
+    process.setDiagnostic({2: True})
+    assert (block.ListenOnly, block.Identity.VendorName, block.events, block.diagnostic_register) == (True, "ACME", b"\x04", 4)
+    assert process.Events == [EnteredListenModeEvent()]
+    assert process.getDiagnostic(2)
+    with pytest.raises(AttributeError, match="ListenAlways"):
+        _ = process.ListenAlways
+    with pytest.raises(AttributeError, match="ListenAlways"):
+        process.ListenAlways = True
+
+
+def test_what_pymodbus_adds_belongs_to_the_process():
+    process = process_control()
+    process.Mode = "RTU"
+    serve()
+    assert process.Mode == "RTU"
+    assert process.Plus is process.Plus
 
 
 def test_a_block_asked_for_early_is_taken_by_the_first_server_alone():
     early = process_control()
     early.Identity.VendorName = "ACME"
-    first = new_control()
-    assert first is early
+    first = serve()
+    assert early.block is first
     assert first.Identity.VendorName == "ACME"
-    second = new_control()
+    second = serve()
     assert second is not first
-    assert process_control() is second
+    assert second.Identity.VendorName == "mbcore"
+    assert early.block is first
 
 
 def test_a_servers_identity_wins():
     process_control().Identity.VendorName = "ACME"
     identity = ModbusDeviceIdentification({0: "Other"})
-    assert new_control(identity).Identity is identity
+    assert serve(identity).Identity is identity is process_control().Identity
+    assert serve(identity).Identity is identity
+
+
+def test_the_next_server_takes_the_process_wide_block_over():
+    process = process_control()
+    first, second = serve(), serve()
+    del control.server_blocks[first]
+    assert process.block is second
+    del control.server_blocks[second]
+    assert process.block is second
+    assert serve() is second
+
+
+def test_without_a_server_there_is_one_block_too():
+    process = process_control()
+    process.ListenOnly = True
+    assert process.block is process.block
+    assert process.ListenOnly
 
 
 def test_two_blocks_share_nothing():
@@ -121,12 +169,16 @@ def test_device_information_of_no_known_code():
 def test_access_control_is_asked_only_when_it_was_filled():
     access = ModbusAccessControl()
     assert list(access) == ["127.0.0.1"]
+    access.remove("192.168.1.8")
     assert not access.enforced
     access.add("192.168.1.7")
     assert ModbusAccessControl() is access
     assert access.enforced
     assert access.check("192.168.1.7")
     assert not access.check("192.168.1.8")
+    access.remove("192.168.1.7")
+    assert access.enforced
+    assert not access.check("192.168.1.7")
 
 
 def test_access_control_takes_lists_and_names_each_host_once():
@@ -141,8 +193,26 @@ def test_access_control_takes_lists_and_names_each_host_once():
 
 def test_an_address_is_known_in_every_spelling():
     access = ModbusAccessControl()
-    access.add(["10.0.0.1", "fe80:0::1"])
-    assert access.check("::ffff:10.0.0.1")
-    assert access.check("fe80::1")
-    access.add("gateway")
-    assert access.check("gateway")
+    access.add(["10.0.0.1", "fe80:0::1", "fe80::2%eth0"])
+    known = ["::ffff:10.0.0.1", "fe80::1", "fe80::1%eth0", "fe80::2%eth0"]
+    unknown = ["::ffff:10.0.0.2", "fe80::2", "fe80::2%eth1", "fe80::3", "10.0.0.1.1", "", None, b"10.0.0.1"]
+    assert [host for host in known + unknown if host in access] == known
+
+
+def test_a_network_lets_all_its_hosts_in():
+    access = ModbusAccessControl()
+    access.add(["192.168.1.0/24", "10.0.0.7/30", "fd00::/8"])
+    assert list(access) == ["127.0.0.1", "192.168.1.0/24", "10.0.0.4/30", "fd00::/8"]
+    known = ["192.168.1.200", "::ffff:192.168.1.200", "10.0.0.5", "fd00::17", "192.168.1.0/24"]
+    assert [host for host in [*known, "192.168.2.1", "10.0.0.8", "fe80::1", "192.168.1.0/25"] if host in access] == known
+    access.remove("192.168.1.0/24")
+    assert not access.check("192.168.1.200")
+
+
+@pytest.mark.parametrize("host", ["gateway", "192.168.1", "", 7, None])
+def test_a_host_that_is_no_address_is_refused_in_one_sentence(host):
+    access = ModbusAccessControl()
+    with pytest.raises(ConfigurationError, match=f"the host {host!r} is no address: give one such as"):
+        access.add(["10.0.0.1", host])
+    assert list(access) == ["127.0.0.1"]
+    assert not access.enforced

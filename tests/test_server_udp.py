@@ -107,3 +107,15 @@ def test_nonsense_is_not_answered(data):
     protocol = port()
     protocol.datagramReceived(data, FIRST)
     assert protocol.transport.written == []
+
+
+def test_a_host_that_is_not_let_in_is_not_answered(access_control, caplog):
+    protocol = port()
+    access_control.add(SECOND[0])
+    protocol.datagramReceived(wrap_socket(READ), FIRST)
+    protocol.datagramReceived(wrap_socket(READ), FIRST)
+    protocol.datagramReceived(wrap_socket(READ), SECOND)
+    assert protocol.transport.written == [(wrap_socket(REPLY), SECOND)]
+    assert protocol.control.Counter.BusMessage == 1
+    assert protocol.refused == 2
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["192.0.2.7 is refused"]

@@ -170,6 +170,34 @@ def test_a_wrong_return_of_get_values_is_a_device_failure_and_reported(table, re
     assert len(reports) == 1
 
 
+def test_a_block_of_your_own_has_values_address_and_default_to_keep():
+    block, other = BaseModbusDataBlock(), BaseModbusDataBlock()
+    assert (block.values, block.address, block.default_value, list(block)) == ([], 0, 0, [])
+    block.default(3, True)
+    assert (block.values, block.address, block.default_value) == ([True] * 3, 0, True)
+    block.values[1] = False
+    block.address = 10
+    assert list(block) == [(10, True), (11, False), (12, True)]
+    block.default_value = 7
+    block.reset()
+    assert block.values == [7, 7, 7]
+    block.values = {4: 1, 9: 2}
+    assert list(block) == [(4, 1), (9, 2)]
+    assert str(block) == "BaseModbusDataBlock(2 values from address 10)"
+    assert other.values == []
+
+
+def test_a_block_of_your_own_may_have_other_ideas_of_its_values():
+    class Own(BaseModbusDataBlock):
+        values = (1, 2)
+
+        @property
+        def address(self):
+            return 5
+
+    assert list(Own()) == [(5, 1), (6, 2)]
+
+
 def test_a_bare_block_that_overrides_nothing_is_a_device_failure():
     class Nothing(BaseModbusDataBlock):
         pass

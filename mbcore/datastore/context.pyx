@@ -145,9 +145,10 @@ cdef class ModbusSlaveContext:
         return key
 
     def register(self, fc, fx, datablock=None):
-        """Make the custom function code ``fc`` of this context act on the block ``datablock`` under the key ``fx`` of :attr:`store`.
+        """Make the custom function code ``fc`` of this context act on ``datablock`` under the key ``fx`` of :attr:`store`.
 
-        :raises ConfigurationError: ``fc`` is a public function code, which has its table
+        :param datablock: a data block, or what else the function's request class works with; None: a block of 65536 zeros
+        :raises ConfigurationError: ``fc`` is a public function code, which has its table; or ``fx`` is a table and ``datablock`` no block
         """
         if fc in KEY_OF_FUNCTION:
             raise ConfigurationError(f"function code {fc} has a table: put the block there, context.store[{KEY_OF_FUNCTION[fc]!r}] = block")
@@ -171,7 +172,9 @@ cdef class ModbusSlaveContext:
         """Reset every block, file and FIFO queue to its initial values."""
         for blocks in (self.blocks, self.file_blocks, self.fifo_blocks):
             for block in blocks.values():
-                block.reset()
+                # Under a key of the user's own may stand anything.
+                if hasattr(block, "reset"):
+                    block.reset()
 
     def __str__(self):
         return f"{type(self).__name__}(zero_mode={self.zero_mode})"
@@ -190,7 +193,7 @@ cdef class ModbusSlaveContext:
     def _attach(self, key, block):
         cdef image_t* image = NULL
         for name in ("validate", "getValues", "setValues", "reset"):
-            if not callable(getattr(block, name, None)):
+            if key in TABLE_OF_KEY and not callable(getattr(block, name, None)):
                 raise ConfigurationError(
                     f"{block!r} is no data block for {key!r}: it has no method {name}(); use ModbusSequentialDataBlock(address, values)"
                 )
@@ -306,12 +309,12 @@ cdef class ModbusServerContext:
 
     def __setitem__(self, unit_id, context):
         """Put ``context`` in the place of ``unit_id`` (with ``single``: of every unit id)."""
+        unit_id = 0 if self.single else checked_unit_id(unit_id)
         for name in ("validate", "getValues", "setValues"):
             if not callable(getattr(context, name, None)):
                 raise ConfigurationError(
                     f"{context!r} is no slave context: it has no method {name}(); use ModbusSlaveContext(di=..., co=..., ir=..., hr=...)"
                 )
-        unit_id = 0 if self.single else checked_unit_id(unit_id)
         held = self.contexts.get(unit_id)
         self.contexts[unit_id] = context
         self._place()

@@ -19,8 +19,11 @@ cdef void store_bits(image_t* image, int64_t index, uint32_t quantity, const uin
 
 cdef class BaseModbusDataBlock:
     cdef image_t image
+    # of a block without an image: what its properties hold, None until one is asked for
+    cdef dict plain
     cdef object __weakref__
     cdef bint overrides(self) except -1
+    cdef dict properties(self)
 
 
 cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):

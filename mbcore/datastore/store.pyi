@@ -4,6 +4,9 @@ from typing import Any, Self
 from mbcore.datastore.views import MappingView, SequenceView
 
 class BaseModbusDataBlock:
+    values: Any
+    address: Any
+    default_value: Any
     def default(self, count: int, value: int = False) -> None: ...
     def reset(self) -> None: ...
     def validate(self, address: int, count: int = 1) -> bool: ...

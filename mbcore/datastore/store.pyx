@@ -220,6 +220,38 @@ cdef class BaseModbusDataBlock:
             or not {"validate", "getValues", "setValues"}.isdisjoint(own)
         )
 
+    cdef dict properties(self):
+        if self.plain is None:
+            self.plain = {"values": [], "address": 0, "default_value": 0}
+        return self.plain
+
+    @property
+    def values(self):
+        """The values, a list or a dict {address: value}; kept for the block of your own, which may do with them what it likes."""
+        return self.properties()["values"]
+
+    @values.setter
+    def values(self, values):
+        self.properties()["values"] = values
+
+    @property
+    def address(self):
+        """The address of the first value of a list."""
+        return self.properties()["address"]
+
+    @address.setter
+    def address(self, address):
+        self.properties()["address"] = address
+
+    @property
+    def default_value(self):
+        """What :meth:`reset` sets every value to."""
+        return self.properties()["default_value"]
+
+    @default_value.setter
+    def default_value(self, value):
+        self.properties()["default_value"] = value
+
     def default(self, count, value=False):
         """Make the block ``count`` addresses from 0, each ``value``, which :meth:`reset` goes back to."""
         self.default_value = value

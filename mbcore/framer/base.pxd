@@ -50,11 +50,6 @@ cdef class Framer:
     cdef uint8_t delimiter
     # lengths of custom functions; NULL: there are none
     cdef const custom_t* custom
-    # of the methods that pymodbus' callers use: the decoder, what was added and not taken, the PDU at its head
-    cdef object decoder
-    cdef bytes pending
-    cdef bytes pdu
-    cdef frame_t frame
     # `final`: silence has come, nothing more belongs to these bytes
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil
     # how many bytes before a whole frame that ends with the last byte; -1 where there is none

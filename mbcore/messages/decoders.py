@@ -4,12 +4,20 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from mbcore.codec import decode_request
+from mbcore.constants import Limit
 from mbcore.errors import FramingError, MessageRegisterException, ModbusError, ModbusException, RequestError
 from mbcore.messages import bits, diagnostics, files, identification, registers, status
 from mbcore.messages.pdu import ExceptionResponse, IllegalFunctionRequest, ModbusPDU, ModbusRequest, ModbusResponse, RefusedRequest
 from mbcore.messages.standard import EmptyRequest
 
 __all__ = ["ClientDecoder", "ServerDecoder"]
+
+# How a class may say where its frames end on an RTU line. A frame has unit id, function code and CRC at least, and the byte count stands
+# behind the function code and before the CRC.
+RTU_SIZES = {
+    "_rtu_frame_size": range(4, Limit.MAX_ADU_RTU + 1),
+    "_rtu_byte_count_pos": range(2, Limit.MAX_ADU_RTU - 2),
+}
 
 Reporter = Callable[[str, BaseException], object]
 
@@ -121,15 +129,21 @@ class ServerDecoder(Decoder):
         """Decode requests of ``function.function_code`` (and ``sub_function_code``, where it has one) with this class from now on.
 
         :raises MessageRegisterException: it is no ModbusRequest, has no ``function_code`` 1..127, or an RTU line could not tell where
-            its frames end
+            its frames end: it has no ``_rtu_frame_size`` 4..256, ``_rtu_byte_count_pos`` 2..253 or ``calculateRtuFrameSize`` of its own
         """
-        sized = any(hasattr(function, name) for name in ("_rtu_frame_size", "_rtu_byte_count_pos"))
+        sizes = {name: getattr(function, name, None) for name in RTU_SIZES}
         own = getattr(getattr(function, "calculateRtuFrameSize", None), "__func__", None)
-        if not sized and own is ModbusPDU.calculateRtuFrameSize.__func__:  # type: ignore[attr-defined]
+        if not any(size is not None for size in sizes.values()) and own is ModbusPDU.calculateRtuFrameSize.__func__:  # type: ignore[attr-defined]
             raise MessageRegisterException(
                 f"{function.__name__} can't be registered: give it _rtu_frame_size, _rtu_byte_count_pos or calculateRtuFrameSize(), "
                 "so that its frames can be told on an RTU line"
             )
+        for name, size in sizes.items():
+            if size is not None and (type(size) is not int or size not in RTU_SIZES[name]):
+                raise MessageRegisterException(
+                    f"{function.__name__} can't be registered: give it a {name}, {RTU_SIZES[name].start}..{RTU_SIZES[name].stop - 1}, "
+                    f"instead of {size!r}"
+                )
         super().register(function)
 
 

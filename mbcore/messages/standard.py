@@ -181,7 +181,7 @@ class StandardRequest(Fields, ModbusRequest):
             pdu = bytes([self._layout]) + self.encode()
         except ConfigurationError:
             return self.doException(ExceptionCode.ILLEGAL_DATA_VALUE if self._addressable() else ExceptionCode.ILLEGAL_DATA_ADDRESS)
-        answer = execute_request(context, process_control() if self.control is None else self.control, pdu, self.report)
+        answer = execute_request(context, process_control().block if self.control is None else self.control, pdu, self.report)
         if answer[0] & 0x80:
             return self.doException(answer[1])
         response = self.response_class(**self._heading())

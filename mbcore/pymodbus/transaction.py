@@ -1,6 +1,6 @@
 """The framers, and what clients keep of their requests."""
 
-from mbcore.framer import (
+from mbcore.framer.face import (
     ModbusAsciiFramer,
     ModbusBinaryFramer,
     ModbusRtuFramer,

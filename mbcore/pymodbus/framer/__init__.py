@@ -1,6 +1,6 @@
 """The framers, one to a module."""
 
-from mbcore.framer import Framer as ModbusFramer
+from mbcore.framer.face import ModbusFramer
 
 __all__ = [
     "ModbusFramer",

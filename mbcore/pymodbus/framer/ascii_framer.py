@@ -1,6 +1,6 @@
 """The ASCII framer."""
 
-from mbcore.framer import ModbusAsciiFramer
+from mbcore.framer.face import ModbusAsciiFramer
 
 __all__ = [
     "ModbusAsciiFramer",

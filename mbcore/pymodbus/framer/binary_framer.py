@@ -1,6 +1,6 @@
 """The binary framer."""
 
-from mbcore.framer import ModbusBinaryFramer
+from mbcore.framer.face import ModbusBinaryFramer
 
 __all__ = [
     "ModbusBinaryFramer",

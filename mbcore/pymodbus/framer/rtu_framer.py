@@ -1,6 +1,6 @@
 """The RTU framer."""
 
-from mbcore.framer import ModbusRtuFramer
+from mbcore.framer.face import ModbusRtuFramer
 
 __all__ = [
     "ModbusRtuFramer",

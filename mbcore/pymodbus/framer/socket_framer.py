@@ -1,6 +1,6 @@
 """The MBAP framer."""
 
-from mbcore.framer import ModbusSocketFramer
+from mbcore.framer.face import ModbusSocketFramer
 
 __all__ = [
     "ModbusSocketFramer",

@@ -1,6 +1,6 @@
 """The TLS framer."""
 
-from mbcore.framer import ModbusTlsFramer
+from mbcore.framer.face import ModbusTlsFramer
 
 __all__ = [
     "ModbusTlsFramer",

@@ -1,0 +1,352 @@
+"""One serial line, with the clock in hand: when a frame counts, when a reply may go out, and what the line hears of itself."""
+
+import pytest
+from adu import FRAME_GAP, LINES, block, image, pdu, units, wrap_ascii, wrap_binary, wrap_rtu
+
+from mbcore import ModbusRtuFramer
+from mbcore.errors import ConfigurationError
+from mbcore.line import LineSession
+
+READ, WRITE = pdu("03 0000 0001"), pdu("06 0001 BEEF")
+ASKED, ANSWER = wrap_rtu(READ), wrap_rtu(pdu("03 02 0005"))
+WRITTEN = wrap_rtu(WRITE)
+LATE, PATIENCE = 0.02, 0.05
+# another unit's request for 20 registers, and the response to it that has a request for us in it
+OTHER = wrap_rtu(pdu("03 0000 0014"), 9)
+PAYLOAD = bytes(6) + WRITTEN + bytes(26)
+RESPONSE = wrap_rtu(bytes([3, len(PAYLOAD)]) + PAYLOAD, 9)
+
+
+@pytest.fixture
+def slave():
+    return image(hr=block([5, 6, 7]), co=block([0] * 8))
+
+
+@pytest.fixture
+def line(slave):
+    """line(**keywords) -> a session on an RTU line whose unit 1 is `slave`."""
+    return lambda **keywords: LineSession(ModbusRtuFramer, units(u1=slave), frame_gap=FRAME_GAP, **keywords)
+
+
+def told(session, now):
+    """What the session says when nothing more comes, and when the last of it."""
+    out = b""
+    while (due := session.deadline()) is not None:
+        now = max(now, due)
+        out += session.expire(now)
+    return out, now
+
+
+# ---- the reply ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_reply_waits_for_reply_delay(line):
+    session = line(reply_delay=0.004)
+    assert session.receive(ASKED, 1.0) == b""
+    assert session.deadline() == 1.004
+    assert session.expire(1.003) == b""
+    assert session.expire(1.004) == ANSWER
+    assert session.deadline() is None
+
+
+def test_without_a_delay_it_is_there_at_once(line):
+    assert line().receive(ASKED, 1.0) == ANSWER
+
+
+def test_the_request_is_executed_at_once_all_the_same(line, slave):
+    session = line(reply_delay=1.0)
+    session.receive(WRITTEN, 1.0)
+    assert slave.getValues(3, 1, 1) == [0xBEEF]
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"\0\0\0", b"\xff"])
+@pytest.mark.parametrize("delay", [0.0, FRAME_GAP])
+@pytest.mark.parametrize("glued", [True, False])
+def test_stray_bytes_behind_the_request_cost_nothing(line, stray, delay, glued):
+    session = line(reply_delay=delay)
+    if glued:
+        assert session.receive(ASKED + stray, 1.0) == b"", "bytes come in"
+    elif delay:
+        session.receive(ASKED, 1.0)
+        assert session.receive(stray, 1.001) == b""
+    else:
+        pytest.skip("the reply is out")
+    out, now = told(session, 1.0)
+    assert out == ANSWER
+    assert now == pytest.approx((1.0 if glued else 1.001) + FRAME_GAP)
+    assert session.line_counters()["discarded_bytes"] == len(stray)
+    assert session.receive(ASKED, 2.0) + told(session, 2.0)[0] == ANSWER
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"\0\0\0", b"\xff\xff"])
+def test_stray_bytes_before_the_request_cost_nothing(line, stray):
+    session = line()
+    assert session.receive(stray + ASKED, 1.0) == b""
+    out, now = told(session, 1.0)
+    assert out == ANSWER
+    assert now <= 1.0 + LATE
+
+
+def test_noise_behind_the_request_delays_the_reply_until_it_is_over(line):
+    session = line(reply_delay=FRAME_GAP)
+    session.receive(ASKED, 1.0)
+    session.receive(b"\xa5" * 5, 1.001)
+    assert session.expire(1.0 + FRAME_GAP) == b"", "bytes still come"
+    session.receive(b"\xa5" * 5, 1.002)
+    out, now = told(session, 1.002)
+    assert out == ANSWER
+    assert 1.002 + FRAME_GAP <= now <= 1.002 + LATE
+
+
+@pytest.mark.parametrize("following", [wrap_rtu(READ, 9), RESPONSE, wrap_rtu(pdu("83 02"), 9), WRITTEN])
+def test_a_reply_is_dropped_when_another_frame_follows(line, following):
+    session = line(reply_delay=FRAME_GAP)
+    session.receive(ASKED, 1.0)
+    session.receive(following, 1.001)
+    out, _ = told(session, 1.001)
+    assert out == (WRITTEN if following == WRITTEN else b"")
+    assert session.line_counters()["suppressed_replies"] == 1
+    assert session.control.Counter.SlaveNoResponse == 1
+
+
+def test_no_reply_after_the_deadline(line):
+    session = line(reply_delay=FRAME_GAP, reply_deadline=0.5)
+    session.receive(ASKED, 1.0)
+    assert session.expire(1.51) == b""
+    assert session.line_counters()["suppressed_replies"] == 1
+    session.receive(ASKED, 2.0)
+    assert session.expire(2.5) == ANSWER
+
+
+def test_the_deadline_counts_from_the_request_not_from_noise_behind_it(line):
+    session = line(reply_delay=FRAME_GAP, reply_deadline=0.01)
+    session.receive(ASKED, 1.0)
+    for n in range(1, 12):
+        session.receive(b"\0", 1.0 + n * 0.001)
+    assert told(session, 1.011)[0] == b""
+
+
+# ---- whose frame it is ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8, 17])
+@pytest.mark.parametrize("pause", [0.0, FRAME_GAP * 1.1, 0.016])
+def test_a_request_inside_the_response_that_is_expected_is_never_executed(line, slave, chunk, pause):
+    # The pauses are those of adapters that deliver late, exactly at the end of what looks like a request too.
+    session, now, out = line(), 1.0, b""
+    session.receive(OTHER, now)
+    for start in range(0, len(RESPONSE), chunk):
+        now += 0.001
+        while (due := session.deadline()) is not None and due < now + pause:
+            out += session.expire(max(now, due))
+        now += pause
+        out += session.receive(RESPONSE[start : start + chunk], now)
+    assert out + told(session, now)[0] == b""
+    assert slave.getValues(3, 1, 1) == [6]
+    assert session.line_counters()["foreign_frames"] == 2
+    assert session.receive(ASKED, now + 1) == ANSWER
+
+
+@pytest.mark.parametrize("head", [b"", b"\x55", RESPONSE[:3]])
+def test_a_damaged_response_may_pause_at_the_end_of_a_request_inside(line, slave, head):
+    # Its head is lost, but since it is expected a silence of t3.5 may be late delivery.
+    session = line()
+    session.receive(OTHER, 1.0)
+    session.receive(head + RESPONSE[4 : 3 + 6 + len(WRITTEN)], 1.01)
+    for moment in (1.01 + FRAME_GAP, 1.01 + 0.016):
+        assert session.expire(moment) == b""
+    session.receive(RESPONSE[3 + 6 + len(WRITTEN) :], 1.0265)
+    assert told(session, 1.0265)[0] == b""
+    assert slave.getValues(3, 1, 1) == [6]
+
+
+def test_a_request_behind_noise_is_answered_after_the_gap(line):
+    session = line()
+    session.receive(b"\xde\xad\xbe\xef" + ASKED, 1.0)
+    assert session.expire(1.0 + FRAME_GAP) == ANSWER
+    assert session.line_counters()["crc_errors"] == 1
+    assert session.line_counters()["discarded_bytes"] == 4
+
+
+def test_a_request_behind_what_may_be_a_frame_is_answered_when_the_silence_is_certain(line):
+    # The head says: a response with 250 bytes.
+    session = line()
+    session.receive(pdu("09 03 FA") + ASKED, 1.0)
+    assert session.expire(1.0 + FRAME_GAP) == b""
+    assert session.deadline() == 1.0 + LATE
+    assert session.expire(1.0 + LATE) == ANSWER
+
+
+def test_a_request_behind_another_units_silence_is_answered_at_once(line):
+    session = line()
+    session.receive(OTHER, 1.0)
+    assert session.receive(ASKED, 1.5) == ANSWER
+
+
+def test_a_long_stream_without_a_pause_is_resynchronised_and_nothing_in_it_executed(line, slave):
+    session, now = line(), 1.0
+    session.receive(b"\x07" * 300 + WRITTEN + b"\x07" * 20 + WRITTEN, now)
+    assert session.receive(b"\x07" * 300, now + 0.001) == b""
+    assert slave.getValues(3, 1, 1) == [6]
+    session.receive(OTHER + RESPONSE + ASKED, now + 0.002)
+    assert told(session, now + 0.002)[0] == ANSWER
+    assert slave.getValues(3, 1, 1) == [6]
+
+
+def test_after_a_reset_the_first_request_waits_for_silence(line):
+    session = line()
+    session.reset()
+    assert session.receive(WRITTEN, 0.0005) == b"", "it may stand in the middle of another unit's payload"
+    assert session.expire(0.0005 + FRAME_GAP) == WRITTEN
+
+
+def test_a_frame_may_pause(line):
+    session = line()
+    session.receive(ASKED[:5], 1.0)
+    assert session.expire(1.0 + FRAME_GAP) == session.expire(1.0 + LATE) == b""
+    assert session.receive(ASKED[5:], 1.04) == ANSWER
+
+
+def test_what_is_left_of_a_frame_is_forgotten(line):
+    session = line()
+    session.receive(ASKED[:5], 1.0)
+    assert told(session, 1.0) == (b"", 1.0 + PATIENCE)
+    assert session.receive(ASKED, 1.06) == ANSWER
+    assert session.line_counters()["discarded_bytes"] == 5
+
+
+def test_units_names_whom_the_line_answers(slave):
+    session = LineSession(ModbusRtuFramer, units(u1=slave, u2=image(hr=block([8])), u3=slave), units=[1, 2], frame_gap=FRAME_GAP)
+    assert session.receive(ASKED, 1.0) == ANSWER
+    assert session.receive(wrap_rtu(READ, 2), 2.0) == wrap_rtu(pdu("03 02 0008"), 2)
+    assert session.receive(wrap_rtu(READ, 3), 3.0) == b""
+    assert session.line_counters()["foreign_frames"] == 1
+    session.receive(WRITTEN.replace(WRITTEN, wrap_rtu(WRITE, 0)), 4.0)
+    assert slave.getValues(3, 1, 1) == [0xBEEF], "a broadcast is for all"
+
+
+@pytest.mark.parametrize("unit", [-1, 256])
+def test_a_unit_id_that_does_not_exist_is_refused(slave, unit):
+    with pytest.raises(ConfigurationError, match=rf"the unit id {unit} is not in 0\.\.255"):
+        LineSession(ModbusRtuFramer, units(u1=slave), units=[unit])
+
+
+@pytest.mark.parametrize(("name", "wrap"), [("ascii-serial", wrap_ascii), ("binary", wrap_binary)])
+def test_other_framings_have_no_gap_but_the_same_manners(slave, name, wrap):
+    session = LineSession(LINES[name].framer, units(u1=slave), reply_delay=0.003)
+    answer = wrap(pdu("03 02 0005"))
+    assert session.receive(wrap(READ, 9) + wrap(pdu("03 02 0005"), 9), 1.0) == b""
+    assert session.receive(wrap(READ), 2.0) == b""
+    assert told(session, 2.0) == (answer, 2.003)
+    session.receive(wrap(READ), 3.0)
+    session.receive(wrap(READ, 9), 3.001)
+    assert told(session, 3.001)[0] == b"", "another frame follows"
+    session.receive(wrap(READ), 4.0)
+    session.receive(wrap(READ, 9)[:4], 4.001)
+    assert session.expire(4.01) == b"", "another frame has begun"
+    assert session.line_counters() == {
+        "crc_errors": 0, "discarded_bytes": 0, "foreign_frames": 3, "suppressed_replies": 1, "echoes": 0, "collisions": 0,
+    }
+
+
+# ---- the own echo ---------------------------------------------------------------------------------------------------------------------
+
+CHARACTER = 11 / 9600
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+@pytest.mark.parametrize("echo", ["auto", "drop"])
+def test_an_echo_is_recognised(line, echo, chunk):
+    session = line(echo=echo)
+    for n in range(3):
+        now = 1.0 + n
+        assert session.receive(ASKED, now) == ANSWER
+        for start in range(0, len(ANSWER), chunk):
+            assert session.receive(ANSWER[start : start + chunk], now + 0.01) == b""
+        assert session.deadline() is None
+    assert session.line_counters()["echoes"] == 3
+    assert session.control.Counter.BusMessage == 3
+
+
+@pytest.mark.parametrize("echo", ["auto", "drop"])
+def test_an_echo_that_equals_its_request_is_not_executed_again(line, echo):
+    session = line(echo=echo, character_time=CHARACTER)
+    for n in range(3):
+        assert session.receive(WRITTEN, 1.0 + n) == WRITTEN
+        assert session.receive(WRITTEN, 1.0 + n + 8 * CHARACTER) == b""
+    assert session.control.Counter.BusMessage == 3
+
+
+def test_a_master_that_asks_the_same_again_is_answered(line):
+    session = line(echo="auto", character_time=CHARACTER)
+    for n in range(20):
+        assert session.receive(WRITTEN, 1.0 + n * 0.03) == WRITTEN, "no echo comes 30 ms later"
+
+
+def test_once_a_reply_has_not_come_back_the_same_request_is_one_again(line):
+    session = line(echo="auto", character_time=CHARACTER)
+    session.receive(ASKED, 1.0)
+    assert session.receive(wrap_rtu(pdu("01 0000 0001")), 1.01) != b""
+    for n in range(20):
+        assert session.receive(WRITTEN, 2.0 + n * 0.001) == WRITTEN
+
+
+def test_where_nothing_is_known_of_time_an_echo_that_goes_round_is_stopped(line):
+    session, answers = line(echo="auto"), 0
+    heard = session.receive(WRITTEN, 1.0)
+    now = 1.0
+    while heard:
+        answers += 1
+        now += 0.001
+        heard = session.receive(heard, now)
+    assert answers < 12
+    assert session.receive(ASKED, 2.0) == ANSWER
+    assert session.receive(ANSWER, 2.001) == b""
+
+
+@pytest.mark.parametrize("echo", ["auto", "none"])
+def test_without_an_echo_nothing_is_lost(line, echo):
+    session = line(echo=echo)
+    for n in range(5):
+        assert session.receive(ASKED, 1.0 + n * 0.01) == ANSWER
+    assert session.line_counters()["echoes"] == 0
+
+
+def test_a_request_that_begins_like_the_reply_is_none_of_it(line):
+    session = line(echo="auto")
+    assert session.receive(ASKED, 1.0) == ANSWER
+    assert session.receive(ASKED[:2], 1.001) == b""
+    assert session.receive(ASKED[2:], 1.002) == ANSWER
+
+
+def test_a_part_of_an_echo_is_noise_in_the_end(line):
+    session = line(echo="drop")
+    session.receive(ASKED, 1.0)
+    session.receive(ANSWER[:4], 1.001)
+    assert told(session, 1.001)[0] == b""
+    assert session.line_counters()["discarded_bytes"] == 4
+    assert session.receive(ASKED, 2.0) == ANSWER
+
+
+def test_an_echo_that_differs_is_a_collision(line):
+    session = line(echo="drop")
+    session.receive(ASKED, 1.0)
+    session.receive(ANSWER[:4] + b"\x77" + ANSWER[5:], 1.001)
+    assert told(session, 1.001)[0] == b""
+    assert session.line_counters()["collisions"] == 1
+    assert session.receive(ASKED, 2.0) == ANSWER
+
+
+def test_an_adapter_that_stops_echoing_is_noticed(line):
+    session = line(echo="auto")
+    session.receive(ASKED, 1.0)
+    assert session.receive(ANSWER, 1.001) == b""
+    for n in range(4):
+        assert session.receive(ASKED, 2.0 + n) == ANSWER
+    for n in range(5):
+        assert session.receive(WRITTEN, 10.0 + n * 0.3) == WRITTEN
+
+
+def test_echo_takes_three_words(slave):
+    with pytest.raises(ConfigurationError, match="echo is 'maybe': give one of none, auto, drop"):
+        LineSession(ModbusRtuFramer, units(u1=slave), echo="maybe")
