@@ -57,17 +57,17 @@ class Complaint:
         return f"at {self.when:.6f} s, {self.fault}: {self.sentence}"
 
     def program(self):
-        """Python that shows it: the fewest of the last calls, from the request on at least, to which a new session says the same."""
-        expected = [reply for _, now, _, reply in self.calls if reply and now >= self.since]
+        """Python that shows it: the fewest of the last calls, those since then at least, after which a new session does the same."""
+        expected = self._does(self.calls)
         least = sum(call[1] >= self.since for call in self.calls)
-        calls = next((calls for many in range(least, len(self.calls)) if self._says(calls := self.calls[-many:]) == expected), self.calls)
+        calls = next((calls for many in range(least, len(self.calls)) if self._does(calls := self.calls[-many:]) == expected), self.calls)
         at = 0
         while at + 1 < len(calls):
             (first, then, data, _), (second, now, more, last) = calls[at : at + 2]
             shorter = [*calls[:at], *calls[at + 1 :]]
             if first == second == "receive" and now - then < self.unit.line.silence:
                 shorter = [*calls[:at], ["receive", now, data + more, last], *calls[at + 2 :]]
-            if (self.fault != "unanswered" or len(shorter[at][2] or b"") > len(data or b"")) and self._says(shorter) == expected:
+            if (self.fault != "unanswered" or len(shorter[at][2] or b"") > len(data or b"")) and self._does(shorter) == expected:
                 calls = shorter
             else:
                 at += 1
@@ -77,10 +77,16 @@ class Complaint:
             lines.append(f"session.{method}({told}{now:.6f})" + (f"  # {reply.hex(' ')}" if reply else ""))
         return "\n".join(lines)
 
-    def _says(self, calls):
-        session = self.unit.another_session()
-        answers = (session.receive(data, now) if method == "receive" else session.expire(now) for method, now, data, _ in calls)
-        return [answer for answer in answers if answer]
+    def _does(self, calls):
+        """What a new session says and executes from `since` on."""
+        done, now = [], 0.0
+        session = self.unit.another_session(lambda *write: done.append((now, write)))
+        for method, now, data, _ in calls:  # noqa: B007 - the observer wants it
+            done.append((now, session.receive(data, now) if method == "receive" else session.expire(now)))
+            if session.control.ListenOnly:
+                session.control.ListenOnly = False
+                done.append((now, "listens only"))
+        return [what for when, what in done if what and when >= self.since]
 
 
 @dataclass
@@ -135,7 +141,8 @@ class Judge:
     def complain(self, fault, sentence):
         self.verdict.counts[fault] += 1
         if len(self.verdict.complaints) < COMPLAINTS:
-            since = self._asked.transmission.start if self._asked else self.clock.now - 0.03
+            recent = [one.start for one in self.line.record[-3:] if one.sender not in (None, self.unit)]
+            since = self._asked.transmission.start if self._asked else min(recent)
             self.verdict.complaints.append(Complaint(fault, sentence, self.clock.now, since, self.unit, list(self.unit.calls)))
 
     def asked(self, poll):
@@ -181,7 +188,7 @@ class Judge:
     def executed(self, unit, table, address, values):
         self._catch_up()
         values = [int(value) for value in values]
-        self._shadow[table][address : address + len(values)] = values
+        self._shadow.setdefault(table, [])[address : address + len(values)] = values
         if self._write == (table, address, values):
             self._write = None
         else:
@@ -190,7 +197,9 @@ class Judge:
     def replied(self, transmission, reply):
         self._catch_up()
         now, poll = self.clock.now, self._asked
-        if any(one.sender is not None and one is not transmission for one in self.line.sending):
+        # What it can't have heard yet it may collide with.
+        heard = now - self.line.character - self.unit.receiver.lateness
+        if any(one.sender is not None and one is not transmission and one.start < heard for one in self.line.sending):
             self.complain("into others", "sent while another station does")
         if poll is None or poll.over or poll.unit == BROADCAST or self._replies or not self._arrived:
             why = "nobody asks" if poll is None else "the master has given up" if poll.over else "it is a second time" if self._replies \
@@ -231,12 +240,10 @@ class Judge:
             elif self._write is not None:
                 self.complain("wrong", f"answered, and {self._write} has not been written")
         self._write = None
+        self._shadow.pop("listen only", None)
         if self._shadow != self.unit.snapshot():
             self.complain("false executions", "the image has changed, and nobody was told")
             self._shadow = self.unit.snapshot()
-        if self.unit.control.ListenOnly:
-            self.complain("false executions", "the unit only listens, and nobody told it to")
-            self.unit.control.ListenOnly = False
 
     def _since(self, sent):
         for one in reversed(self.line.record):

@@ -161,6 +161,8 @@ class Receiver:
         self._rng, self._deliver, self._chunk, self._late = rng, deliver, chunk, late
         self._idle = 3 * line.character
         self._level = USB_PACKET if late else min(chunk, FIFO_LEVEL)
+        # How old what is delivered may be.
+        self.lateness = late + TICK_JITTER if late else 0.0 if self._level == 1 else (self._level + 3) * line.character
         self._fifo = bytearray()
         self._waiting = False
         self._phase = rng.random() * late

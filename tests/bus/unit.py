@@ -28,12 +28,12 @@ QUOTES = (
 class Unit:
     """Unit 1 on `line`, with the session's `options`; it hears itself where `echo` is true.
 
-    `executed(unit, table, address, values)` is called for every write that it does, `replied(transmission)` when it begins to send.
+    `executed(unit, table, address, values)` is called for every write that it does and where it goes silent, `replied(transmission)` when it begins to send.
     """
 
     def __init__(self, line, rng, executed, replied, options, echo=False):
         self.line, self.clock = line, line.clock
-        self._rng, self._replied, self._echo = rng, replied, echo
+        self._rng, self._executed, self._replied, self._echo = rng, executed, replied, echo
         tables = {name: [rng.randrange(0x10000) for _ in range(SIZE)] for name in ("hr", "ir")}
         tables |= {name: [rng.randrange(2) for _ in range(SIZE)] for name in ("co", "di")}
         tables["co"][2], tables["co"][8:16] = 0, [0] * 8  # the quotes would set these
@@ -75,6 +75,9 @@ class Unit:
         call[3] = reply = self.session.receive(data, now) if data is not None else self.session.expire(now)
         if len(self.calls) > 2 * LOG:
             del self.calls[:LOG]
+        if self.control.ListenOnly:
+            self._executed(UNIT, "listen only", 0, [])
+            self.control.ListenOnly = False
         if reply:
             self._deaf = not self._echo
             self._replied(self.line.transmit(self, reply), reply)
@@ -102,11 +105,13 @@ class Unit:
     def sent(self, transmission):
         self._deaf = False
 
-    def another_session(self):
-        """A new one with the same options and the image as it is; what it executes stays its own."""
+    def another_session(self, executed):
+        """A new one with the same options and the image as it is; what it executes stays its own, and `executed` is told of it."""
         tables = {"hr": 3, "ir": 4, "co": 1, "di": 2}
         slave = image(**{name: block(self.slave.getValues(code, 0, SIZE)) for name, code in tables.items()})
-        return LineSession(ModbusRtuFramer, units(u1=slave), **self._options)
+        store = units(u1=slave)
+        store.add_observer(executed)
+        return LineSession(ModbusRtuFramer, store, **self._options)
 
     # ---- what is asked of it, and what is right -------------------------------------------------------------------------------------
 
