@@ -22,7 +22,9 @@ ctypedef struct line_counters_t:
 
 
 cdef class LineSession(Session):
+    # t3.5, and how late bytes may be; 0: the framing needs no silence
     cdef double gap
+    cdef double late
     cdef double reply_delay
     cdef double reply_deadline
     cdef double character_time
@@ -32,12 +34,6 @@ cdef class LineSession(Session):
 
     # the buffer begins where a frame may begin
     cdef bint boundary
-    # what stands in the buffer may be the beginning of a frame
-    cdef bint plausible
-    # another unit has been asked, and this is what its response begins with
-    cdef bint expecting
-    cdef uint8_t expected_unit
-    cdef uint8_t expected_function
     # how far the silence since the last byte has been dealt with
     cdef int stage
     # when the last byte of the request came whose reply waits

@@ -1,8 +1,9 @@
 """One serial line, which other units share: whose frame it is, where it ends, when a reply may go out. Knows no port and no clock.
 
-On RTU only lengths, the CRC and silence tell frames apart, and silence is seen late: USB adapters deliver every 16 ms. So a frame counts at
-once where a frame may begin; anywhere else only a silence shows that it is no piece of another unit's payload. The rules stand in
-docs/shared-line.md. Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
+On RTU only lengths, the CRC and silence tell frames apart, and bytes come late: a USB adapter delivers every 16 ms, a UART with a FIFO every
+8 or 16 characters. A silence of t3.5 that is seen here may be in the midst of a frame. So a frame counts at once where a frame may begin;
+anywhere else only a longer silence shows that it is no piece of another unit's payload. The rules stand in docs/shared-line.md. Source: Modbus
+over Serial Line V1.02, 2.4 and 2.5.
 """
 
 from libc.stddef cimport ptrdiff_t
@@ -21,7 +22,7 @@ from mbcore.session cimport BUFFER, FED, WAIT, Session
 from mbcore.errors import ConfigurationError
 
 cdef enum:
-    # `stage`: bytes have just come; t3.5 of silence has passed, but bytes may only be late; the silence is certain
+    # `stage`: bytes have just come; t3.5 of silence has passed, but bytes may be late; the silence is certain
     SPEAKING = 0
     PAUSED = 1
     SILENT = 2
@@ -36,10 +37,14 @@ cdef enum:
     # so many replies that don't come back are enough to think that none will
     UNHEARD = 3
 
-# How late an adapter delivers bytes at most, seconds (USB: 16 ms); after that much silence nothing more belongs to them.
+# How late bytes are delivered at most, in seconds for USB (16 ms) and in characters for a FIFO; after that much silence nothing more
+# belongs to them.
 cdef double LATE = 0.02
-# How long a frame may pause and still go on, seconds: a busy machine reads later still.
-cdef double PATIENCE = 0.05
+cdef double FIFO = 16
+# t3.5, in characters
+cdef double GAP = 3.5
+# How long a frame may pause and still go on, in such times: a busy machine reads later still.
+cdef double PATIENCE = 2.5
 # How long an adapter that echoes may take over it, seconds.
 cdef double ECHO_TIME = 0.25
 # t3.5 above 19200 Bd, seconds (2.5.1.1)
@@ -74,9 +79,10 @@ cdef class LineSession(Session):
         self.framer.line = True
         if self.framer.by_silence:
             self.gap = frame_gap
-            self.framer.patience = max(frame_gap, PATIENCE)
+            self.late = max(LATE, frame_gap * FIFO / GAP)
+            self.framer.patience = PATIENCE * self.late
         elif not self.framer.patience:
-            self.framer.patience = PATIENCE
+            self.framer.patience = PATIENCE * LATE
         self.reply_delay = reply_delay
         self.reply_deadline = reply_deadline
         if reply_deadline:
@@ -128,7 +134,6 @@ cdef class LineSession(Session):
         """Forget what was under way: the line was opened anew, perhaps in the middle of a frame."""
         Session.reset(self)
         self.boundary = False
-        self.expecting = False
         self.sent_length = self.matched = 0
         self.unheard = self.suspects = 0
         self.echo = self.echo_asked
@@ -157,7 +162,7 @@ cdef class LineSession(Session):
     cdef int begin(self, const uint8_t* data, int length, double now) noexcept nogil:
         """Take CHUNK bytes at most; FED, or what the loop has stopped for."""
         cdef int heard
-        if not self.held and now >= self.last + self.gap:
+        if not self.held and now >= self.last + self.late:
             self.boundary = True
         self.last = now
         self.stage = SPEAKING
@@ -171,7 +176,7 @@ cdef class LineSession(Session):
         if self.held and not self.gap:
             return self.last + self.framer.patience
         elif self.held:
-            return self.last + (self.gap if self.stage == SPEAKING else LATE if self.stage == PAUSED else self.framer.patience)
+            return self.last + (self.gap if self.stage == SPEAKING else self.late if self.stage == PAUSED else self.framer.patience)
         elif self.matched:
             return self.last + LATE
         elif self.out_length:
@@ -198,10 +203,7 @@ cdef class LineSession(Session):
             if self.out_length and self.held <= STRAY:
                 self.discard(self.held)
                 return FED
-            # While another unit speaks, or may, a silence may only be late bytes.
-            if not self.expecting and not (self.boundary and self.plausible):
-                return self.end_of_frame()
-        if self.stage == PAUSED and now >= self.last + LATE:
+        if self.stage == PAUSED and now >= self.last + self.late:
             return self.end_of_frame()
         if now >= self.last + self.framer.patience:
             # Nothing in it was said to anyone for sure.
@@ -211,9 +213,12 @@ cdef class LineSession(Session):
         return FED
 
     cdef int end_of_frame(self) noexcept nogil:
-        """The end of a frame, wherever it began: the one that ends with the silence counts."""
-        cdef int start = self.framer.find_last(self.buffer, self.held)
+        """The end of a frame, wherever it began: the one that ends with the silence counts, or with zeros that a transceiver makes."""
+        cdef int end = self.held, start = self.framer.find_last(self.buffer, end)
         self.stage = SILENT
+        while start < 0 and end > 0 and self.held - end < STRAY and self.buffer[end - 1] == 0:
+            end -= 1
+            start = self.framer.find_last(self.buffer, end)
         if start < 0:
             if self.out_length:
                 # The request whose reply waits was followed by noise.
@@ -224,6 +229,8 @@ cdef class LineSession(Session):
             self.count_damage()
             self.counters.discarded_bytes += start
             self.at += start
+        self.counters.discarded_bytes += self.held - end
+        self.end = self.buffer + end
         self.final = True
         return self.feed()
 
@@ -242,7 +249,6 @@ cdef class LineSession(Session):
             self.framer.delimiter = self.control.control.delimiter
             found = self.framer.find(self.at, <int> min(self.end - self.at, <ptrdiff_t> LONGEST_ADU), self.final, frame)
             if found == MORE:
-                self.plausible = frame.plausible
                 break
             if found == CLOSE:
                 self.closing = True
@@ -258,7 +264,6 @@ cdef class LineSession(Session):
             if self.gap and not self.boundary and not self.final and self.is_mine():
                 # In the midst of other bytes: a piece of another unit's payload, unless silence follows.
                 if frame.consumed == self.end - self.at:
-                    self.plausible = False
                     break
                 self.at += frame.consumed
                 self.counters.discarded_bytes += frame.consumed
@@ -269,7 +274,6 @@ cdef class LineSession(Session):
             if not self.is_mine():
                 self.pass_over()
                 continue
-            self.expecting = False
             self.asked_at = self.last
             if self.echo != ECHO_NONE:
                 self.request_length = frame.consumed
@@ -289,17 +293,9 @@ cdef class LineSession(Session):
         return frame.unit_id == 0 or self.store.units.by_id[frame.unit_id] != NULL
 
     cdef void pass_over(self) noexcept nogil:
-        """Another unit's frame: a request, which its response follows, or that."""
-        cdef const frame_t* frame = &self.exchange.frame
-        cdef uint8_t function_code = frame.pdu[0] & 0x7F
+        """Another unit's request or response."""
         cdef control_t* control = &self.control.control
         self.counters.foreign_frames += 1
-        if frame.response or self.expecting and frame.unit_id == self.expected_unit and function_code == self.expected_function:
-            self.expecting = False
-        else:
-            self.expecting = True
-            self.expected_unit = frame.unit_id
-            self.expected_function = function_code
         lock_image()
         control.counters[BUS_MESSAGE] += 1
         unlock_image()

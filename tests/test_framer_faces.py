@@ -250,4 +250,5 @@ def test_a_server_takes_it_for_the_compiled_framer(line):
     store = ModbusServerContext(slaves=ModbusSlaveContext(hr=ModbusSequentialDataBlock(0, [0] * 8), zero_mode=True))
     assert find_framer(line.framer) is line.framer
     session = line.session(store)
+    assert vars(line.framer()) == {}
     assert session.receive(line.wrap(REQUEST, 1, 7), 0.0) == line.wrap(RESPONSE, 1, 7)

@@ -149,7 +149,7 @@ def test_a_request_inside_the_response_that_is_expected_is_never_executed(line, 
 
 @pytest.mark.parametrize("head", [b"", b"\x55", RESPONSE[:3]])
 def test_a_damaged_response_may_pause_at_the_end_of_a_request_inside(line, slave, head):
-    # Its head is lost, but since it is expected a silence of t3.5 may be late delivery.
+    # Its head is lost, but a silence of t3.5 may be late delivery.
     session = line()
     session.receive(OTHER, 1.0)
     session.receive(head + RESPONSE[4 : 3 + 6 + len(WRITTEN)], 1.01)
@@ -160,21 +160,44 @@ def test_a_damaged_response_may_pause_at_the_end_of_a_request_inside(line, slave
     assert slave.getValues(3, 1, 1) == [6]
 
 
-def test_a_request_behind_noise_is_answered_after_the_gap(line):
+def test_a_request_behind_noise_is_answered_when_the_silence_is_certain(line):
     session = line()
     session.receive(b"\xde\xad\xbe\xef" + ASKED, 1.0)
-    assert session.expire(1.0 + FRAME_GAP) == ANSWER
+    assert session.expire(1.0 + FRAME_GAP) == b""
+    assert session.deadline() == 1.0 + LATE
+    assert session.expire(1.0 + LATE) == ANSWER
     assert session.line_counters()["crc_errors"] == 1
     assert session.line_counters()["discarded_bytes"] == 4
 
 
-def test_a_request_behind_what_may_be_a_frame_is_answered_when_the_silence_is_certain(line):
-    # The head says: a response with 250 bytes.
+@pytest.mark.parametrize(("frame_gap", "late"), [(0.004, 0.02), (0.032, 0.032 * 16 / 3.5)])
+def test_at_a_low_speed_bytes_come_later(slave, frame_gap, late):
+    # The FIFO of a UART hands them on in pieces.
+    session = LineSession(ModbusRtuFramer, units(u1=slave), frame_gap=frame_gap)
+    session.receive(b"\x55" + ASKED, 1.0)
+    session.expire(1.0 + frame_gap)
+    assert session.deadline() == pytest.approx(1.0 + late)
+    assert session.expire(1.0 + late) == ANSWER
+
+
+@pytest.mark.parametrize("query", [wrap_rtu(pdu("08 0000 1234")), ASKED, wrap_rtu(pdu("07"))])
+@pytest.mark.parametrize("before", [b"", b"\0", b"\x7e"])
+@pytest.mark.parametrize("after", [b"", b"\0", b"\0\0\0"])
+def test_requests_between_stray_bytes_are_answered(line, slave, query, before, after):
+    session = line(reply_delay=FRAME_GAP)
+    session.receive(before + query + after, 1.0)
+    out, now = told(session, 1.0)
+    assert len(out) >= 5
+    assert now <= 1.0 + LATE
+    assert session.line_counters()["discarded_bytes"] == len(before + after)
+
+
+def test_bytes_behind_a_request_that_is_not_at_a_boundary_are_no_stray_ones(line, slave):
+    # The head of another unit's response is lost; what follows the request inside is its CRC.
     session = line()
-    session.receive(pdu("09 03 FA") + ASKED, 1.0)
-    assert session.expire(1.0 + FRAME_GAP) == b""
-    assert session.deadline() == 1.0 + LATE
-    assert session.expire(1.0 + LATE) == ANSWER
+    session.receive(b"\x55" + WRITTEN + b"\x12\x34", 1.0)
+    assert told(session, 1.0)[0] == b""
+    assert slave.getValues(3, 1, 1) == [6]
 
 
 def test_a_request_behind_another_units_silence_is_answered_at_once(line):
@@ -197,7 +220,7 @@ def test_after_a_reset_the_first_request_waits_for_silence(line):
     session = line()
     session.reset()
     assert session.receive(WRITTEN, 0.0005) == b"", "it may stand in the middle of another unit's payload"
-    assert session.expire(0.0005 + FRAME_GAP) == WRITTEN
+    assert session.expire(0.0005 + LATE) == WRITTEN
 
 
 def test_a_frame_may_pause(line):

@@ -26,8 +26,6 @@ ctypedef struct frame_t:
     bint response
     # DROP: a frame was there, but damaged
     bint damaged
-    # MORE: it may well be the beginning of a frame whose length is known
-    bint plausible
 
 cdef class Framer:
     # bytes of an ADU before the PDU, at most; the reply's PDU is built that far into the reply buffer

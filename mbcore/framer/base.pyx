@@ -68,7 +68,7 @@ def first_frame(Framer framer not None, data):
     Returns (bytes before it, its bytes, unit id, transaction id, protocol id, PDU). The PDU is None where there is no frame yet: the bytes
     before it are then those that can't become one.
     """
-    cdef bytes held = bytes(memoryview(data))
+    cdef bytes held = data if isinstance(data, bytes) else bytes(memoryview(data))
     cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
     cdef Py_ssize_t length = len(held), start = 0
     cdef frame_t frame

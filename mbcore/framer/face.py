@@ -6,6 +6,7 @@ server as ``framer=``, these are the compiled framers: a server calls none of th
 
 from binascii import unhexlify
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from struct import unpack_from
 from typing import Any, ClassVar
 
@@ -33,11 +34,19 @@ class ModbusFramer(Framer):
     # The header where there is no frame.
     _empty: ClassVar[dict[str, Any]] = {"uid": 0, "len": 0}
 
+    decoder: Any = None
+    client: Any = None
+    _buffer: bytes = b""
+
     def __init__(self, decoder: Any = None, client: Any = None) -> None:
-        self.decoder = decoder
-        self.client = client
-        self._buffer = b""
-        self._header = dict(self._empty)
+        # A server gives neither: its framer then is no larger than the compiled one.
+        if decoder is not None or client is not None:
+            self.decoder = decoder
+            self.client = client
+
+    @cached_property
+    def _header(self) -> dict[str, Any]:
+        return dict(self._empty)
 
     def addToFrame(self, message: bytes | bytearray | memoryview) -> None:
         """Put ``message``, bytes off the wire, behind what is there; beyond 64 KiB the oldest bytes are lost."""

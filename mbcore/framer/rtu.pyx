@@ -16,7 +16,7 @@ cdef enum:
     SHORTEST = 4
     # what stands around a PDU
     AROUND = 3
-    # a frame of 08 with two bytes of data
+    # a frame of 08 with two bytes of data, as it mostly is
     QUERY = 8
 
 
@@ -61,7 +61,6 @@ cdef class ModbusRtuFramer(Framer):
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int size
         cdef bint pending = length < SHORTEST, response
-        frame.plausible = pending
         for response in range(2):
             if response:
                 if not self.line and not self.client:
@@ -73,9 +72,9 @@ cdef class ModbusRtuFramer(Framer):
                     continue
                 size = self.request_size(data, length)
             if size == LENGTH_NEEDS_MORE:
-                pending = frame.plausible = True
+                pending = True
             elif size == LENGTH_BY_CHECKSUM:
-                # On a line silence ends it: any beginning of noise has a right CRC now and then. Query data are mostly two bytes.
+                # On a line silence ends it: any beginning of noise has a right CRC now and then.
                 if not self.line:
                     size = intact_prefix(data, min(length, MAX_ADU_RTU))
                 elif data[1] == DIAGNOSTICS and length >= QUERY and intact(data, QUERY):
@@ -88,7 +87,7 @@ cdef class ModbusRtuFramer(Framer):
             elif size + AROUND > MAX_ADU_RTU:
                 continue
             elif length < size + AROUND:
-                pending = frame.plausible = True
+                pending = True
             elif intact(data, size + AROUND):
                 return found(data, size + AROUND, response, frame)
         if final or length >= MAX_ADU_RTU or not pending and not self.line and not self.client:
@@ -109,17 +108,21 @@ cdef class ModbusRtuFramer(Framer):
         return request_length_of(data + 1, length - 1)
 
     cdef int find_last(self, const uint8_t* data, int length) noexcept nogil:
-        cdef int start = 0, size
+        cdef int start
         if length <= MAX_ADU_RTU and length >= SHORTEST and intact(data, length):
             # All of it: whatever its function's length is.
             return 0
         for start in range(max(1, length - MAX_ADU_RTU), length - SHORTEST + 1):
-            size = length - start - AROUND
-            if (
-                self.request_size(data + start, length - start) == size or response_length_of(data + start + 1, length - start - 1) == size
-            ) and intact(data + start, length - start):
+            if self.fits(data + start, length - start) and intact(data + start, length - start):
                 return start
         return -1
+
+    cdef bint fits(self, const uint8_t* data, int length) noexcept nogil:
+        # Whether the function's length is that.
+        cdef int size = length - AROUND
+        if data[1] == DIAGNOSTICS:
+            return length == QUERY
+        return self.request_size(data, length) == size or response_length_of(data + 1, length - 1) == size
 
     cdef int wrap(self, const frame_t* frame, uint8_t* adu, int pdu_length) noexcept nogil:
         cdef int crc
