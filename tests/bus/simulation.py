@@ -81,7 +81,7 @@ class Complaint:
         """What a new session says and executes from `since` on."""
         done, now = [], 0.0
         session = self.unit.another_session(lambda *write: done.append((now, write)))
-        for method, now, data, _ in calls:  # noqa: B007 - the observer wants it
+        for method, now, data, _ in calls:
             done.append((now, session.receive(data, now) if method == "receive" else session.expire(now)))
             if session.control.ListenOnly:
                 session.control.ListenOnly = False

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Polls of our unit by the hundred thousand on simulated lines of every kind: prints what came of them, ends with 1 where anything is wrong.
+"""Polls of our unit by the hundred thousand on simulated lines of every kind; ends with 1 where one went wrong.
 
     make soak
     make soak ARGS="--polls 1000000 --seed 7"

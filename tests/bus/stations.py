@@ -19,6 +19,7 @@ class Poll:
     pdu: bytes
     transmission: object = None
     over: bool = False  # answered, or given up
+    answered: float = 0.0  # when the first byte of the answer came
     heard: bytearray = field(default_factory=bytearray)
 
     @property
@@ -69,6 +70,8 @@ class Master:
         poll = self.poll
         if poll is None or poll.over or poll.transmission.end > self.clock.now:
             return
+        if not poll.heard:
+            poll.answered = self.clock.now
         poll.heard += data
         heard = poll.heard.lstrip(b"\0")
         # It waits for the length of the answer, right or not; what comes from nowhere it waits out.

@@ -28,7 +28,8 @@ QUOTES = (
 class Unit:
     """Unit 1 on `line`, with the session's `options`; it hears itself where `echo` is true.
 
-    `executed(unit, table, address, values)` is called for every write that it does and where it goes silent, `replied(transmission)` when it begins to send.
+    `executed(unit, table, address, values)` is called for every write that it does and where it goes silent, `replied(transmission, reply)`
+    when it begins to send.
     """
 
     def __init__(self, line, rng, executed, replied, options, echo=False):
