@@ -1,7 +1,8 @@
 """The command line: ``mbcore serve`` runs the demo unit, ``mbcore read`` and ``mbcore write`` talk to a server.
 
-``mbcore migrate`` moves old scripts. Reads arguments and prints; serving is mbcore.server's, asking is mbcore.server.client's, moving is
-mbcore.migrate's. Options have mbpoll's letters and pyserial's long names.
+``mbcore sniff`` listens to a serial line, ``mbcore migrate`` moves old scripts. Reads arguments and prints; serving is mbcore.server's,
+asking is mbcore.server.client's, listening is mbcore.sniff's, moving is mbcore.migrate's. Options have mbpoll's letters and pyserial's long
+names.
 Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
 """
 
@@ -9,6 +10,7 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -31,6 +33,7 @@ NETWORK = ("tcp", "udp", "tls")
 SERIAL = ("rtu", "ascii", "binary")
 #: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
 DEMO = ("tcp", "127.0.0.1", "-p", "5020")
+SNIFF = "listen to a serial line, print what both sides say and a table per unit; nothing is sent"
 MIGRATE = "move scripts that import pymodbus 1.x/2.x's Twisted server to mbcore.pymodbus"
 
 TABLES = {"co": "co", "di": "di", "hr": "hr", "ir": "ir", "0": "co", "1": "di", "4": "hr", "3": "ir"}
@@ -48,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` is the command line without the program's name, None the process' own."""
     words = list(sys.argv[1:] if argv is None else argv)
     with ExitStack() as signals:
-        if words[:1] == ["serve"]:
-            # Until the reactor runs there is nothing to put in order, and an exception out of an import half done may get lost.
+        if words[:1] in (["serve"], ["sniff"]):
+            # Until the reactor runs, or the port is open, there is nothing to put in order, and an exception
+            # out of an import half done may get lost.
             signals.enter_context(_signals(partial(os._exit, 0)))
         return _run(words)
 
@@ -134,7 +138,7 @@ def _start_server(args: argparse.Namespace, context: Any) -> "RunningServer":
             files = {"certfile": args.certfile, "keyfile": args.keyfile, "cafile": args.cafile}
             return server.StartTlsServer(context, address=(args.host, args.port), **files, **options)
         case _:
-            return server.StartSerialServer(context, port=args.device, **_line_settings(args), **options)
+            return server.StartSerialServer(context, port=args.device, **_line_settings(args), **_line_behaviour(args), **options)
 
 
 def _welcome(args: argparse.Namespace, port: Any, rows: list[tuple[str, str, str, str]]) -> str:
@@ -262,6 +266,51 @@ def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("baudrate", "bytesize", "parity", "stopbits")}
 
 
+def _line_behaviour(args: argparse.Namespace) -> dict[str, Any]:
+    """How a server behaves on its line; what is not said is left to the server."""
+    named = {name: getattr(args, name) for name in ("echo", "direction", "direction_line", "direction_active", "frame_gap", "reply_delay")}
+    said = {name: value for name, value in named.items() if value is not None}
+    return {"units": args.unit, "reopen": args.reopen, **said}
+
+
+# ---- sniff ----
+
+
+def _sniff(args: argparse.Namespace) -> None:
+    settings = _line_settings(args)
+    from mbcore import framer as framers
+    from mbcore.monitor import Monitor
+    from mbcore.server.port import open_port
+    from mbcore.server.settings import frame_gap
+    from mbcore.sniff import DISSECTOR, Capture, Sniffer, listen
+
+    framer = getattr(framers, f"Modbus{args.framer.capitalize()}Framer")
+    bits = 1 + args.bytesize + (args.parity != "N") + args.stopbits
+    monitor = Monitor(framer, character_time=bits / args.baudrate, frame_gap=frame_gap(args.baudrate), timeout=args.timeout)
+    with ExitStack() as at_end:
+        # A read without data has to fail: an empty one means that the device has gone.
+        port = open_port(args.device, timeout=0, inter_byte_timeout=0, **settings)
+        at_end.callback(port.close)
+        listen(port)
+        capture = Capture(args.pcap, framer) if args.pcap else None
+        if capture:
+            at_end.callback(capture.close)
+        line = f"{args.baudrate} {args.bytesize}{args.parity}{args.stopbits}"
+        title = f"mbcore {__version__} listens to {args.framer} on {args.device}, {line}"
+        sniffer = Sniffer(port, monitor, title, capture=capture, quiet=args.quiet, count=args.count, seconds=args.seconds)
+        at_end.callback(sniffer.close)
+        at_end.enter_context(_signals(sniffer.stop))
+        if hasattr(signal, "SIGUSR1"):
+            before = signal.signal(signal.SIGUSR1, lambda *_: sniffer.show_table())
+            at_end.callback(signal.signal, signal.SIGUSR1, before)
+        try:
+            sniffer.run()
+            if capture:
+                print(f"Open the capture:  wireshark {' '.join(DISSECTOR)} {shlex.quote(args.pcap)}", flush=True)
+        except BrokenPipeError:  # who read has seen enough; nothing may be flushed to it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # ---- migrate ----
 
 
@@ -281,7 +330,7 @@ def _migrate(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mbcore", description="A Modbus server, and a small client for a first test. Addresses count from 0.")
     parser.add_argument("--version", action="version", version=f"mbcore {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="serve|read|write|migrate")
+    commands = parser.add_subparsers(required=True, metavar="serve|read|write|sniff|migrate")
     for name, run, about in (
         ("serve", _serve, f"serve the demo unit; without a transport: serve {' '.join(DEMO)}"),
         ("read", _read, "read values from a server"),
@@ -296,12 +345,26 @@ def _parser() -> argparse.ArgumentParser:
                 _add_network(leaf, transport, serving=run is _serve)
             else:
                 _add_serial(leaf, transport)
+                if run is _serve:
+                    _add_line(leaf)
             if run is _serve:
                 _add_serving(leaf)
             else:
                 _add_asking(leaf, writing=run is _write)
+    _add_sniff(commands.add_parser("sniff", help=SNIFF.partition(",")[0], description=SNIFF))
     _add_migrate(commands.add_parser("migrate", help=MIGRATE, description=MIGRATE))
     return parser
+
+
+def _add_sniff(command: argparse.ArgumentParser) -> None:
+    _add_serial(command, "rtu")
+    command.set_defaults(command=_sniff)
+    command.add_argument("--framer", choices=SERIAL, default="rtu", help="how frames are framed (default %(default)s)")
+    command.add_argument("-o", "--timeout", type=_seconds, default=1.0, metavar="S", help="seconds to an answer (default %(default)s)")
+    command.add_argument("--count", type=_whole(1, 2**31), metavar="N", help="end after so many frames")
+    command.add_argument("--seconds", type=partial(_seconds, most=1e9), metavar="S", help="end after so many seconds")
+    command.add_argument("--quiet", action="store_true", help="the table only")
+    command.add_argument("--pcap", type=_file, metavar="FILE", help="write what is heard for Wireshark, too")
 
 
 def _add_migrate(command: argparse.ArgumentParser) -> None:
@@ -338,6 +401,18 @@ def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
     leaf.set_defaults(framer=transport)
 
 
+def _add_line(leaf: argparse.ArgumentParser) -> None:
+    gap, delay = _milliseconds(0.1, 1000), _milliseconds(0, 60_000)
+    leaf.add_argument("--frame-gap", type=gap, metavar="MS", help="silence that ends an RTU frame (default: 3.5 characters)")
+    leaf.add_argument("--reply-delay", type=delay, metavar="MS", help="time from request to reply (default: RTU the frame gap, else 0)")
+    leaf.add_argument("--echo", choices=("auto", "drop", "none"), help="whether the adapter hears its own replies (default auto: find out)")
+    directions = ("auto", "kernel", "rts", "gpio")
+    leaf.add_argument("--direction", choices=directions, help="what switches an RS-485 transceiver (default auto: itself)")
+    leaf.add_argument("--direction-line", type=_whole(0, 1023), metavar="N", help="the line of /dev/gpiochip0 that does, with gpio")
+    leaf.add_argument("--direction-active", choices=("high", "low"), help="its state while sending (default high)")
+    leaf.add_argument("--no-reopen", dest="reopen", action="store_false", help="end instead of waiting for an absent device")
+
+
 def _add_serving(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("-a", "--unit", type=_whole(1, 247), default=1, metavar="N", help="unit id (default %(default)s)")
     leaf.add_argument("-v", "--verbose", action="count", default=0, help="log starts and stops; twice: every connection and frame")
@@ -359,14 +434,35 @@ def _add_asking(leaf: argparse.ArgumentParser, *, writing: bool) -> None:
     leaf.add_argument("-o", "--timeout", type=_seconds, default=1.0, metavar="S", help="seconds to wait (default %(default)s)")
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, most: float = 3600) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= 3600:
+    if not 0 < seconds <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds above 0")
     return seconds
+
+
+def _milliseconds(low: float, high: float) -> Callable[[str], float]:
+    """A type of argument: a time in milliseconds, taken as seconds."""
+
+    def take(text: str) -> float:
+        try:
+            milliseconds = float(text)
+        except ValueError:
+            milliseconds = -1.0
+        if not low <= milliseconds <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no time in milliseconds in {low:g}..{high:g}")
+        return milliseconds / 1000
+
+    return take
+
+
+def _file(text: str) -> str:
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-' is standard output, where the frames are printed; name a file")
+    return text
 
 
 class _Parser(argparse.ArgumentParser):

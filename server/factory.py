@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
 
+    from .line import Line
+
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 2000
@@ -59,6 +61,8 @@ class ModbusServerBase:
     :raises ConfigurationError: for a value that cannot be used
     """
 
+    #: Of a serial line: its state and its counters.
+    line: Line | None = None
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSlaveContext
@@ -30,7 +30,34 @@ _START_KEYWORDS = frozenset({"context", "console", "defer_reactor_run"})
 UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address"}
 TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog"}
 TLS_KEYWORDS = TCP_KEYWORDS | {"certfile", "keyfile", "cafile", "sslctx"}
-SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"port", "baudrate", "bytesize", "parity", "stopbits", "xonxoff", "rtscts"}
+# Of a serial line itself: what `settings` checks.
+LINE_KEYWORDS = frozenset(
+    {
+        "port",
+        "baudrate",
+        "bytesize",
+        "parity",
+        "stopbits",
+        "xonxoff",
+        "rtscts",
+        "units",
+        "frame_gap",
+        "reply_delay",
+        "reply_deadline",
+        "echo",
+        "direction",
+        "direction_chip",
+        "direction_line",
+        "direction_active",
+        "delay_before",
+        "delay_after",
+        "reopen",
+        "low_latency",
+        "engine",
+        "realtime",
+    }
+)
+SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | LINE_KEYWORDS
 
 # pymodbus 3's newer words for the same thing.
 _ALIASES = {"ignore_missing_devices": "ignore_missing_slaves", "custom_pdu": "custom_functions"}
@@ -52,7 +79,7 @@ _UNUSED = {
     "allow_multiple_devices": _Unused("other slaves on the line are always understood", (True, False)),
     "allow_reuse_address": _Unused("an address can always be used again at once", (None, True)),
     "allow_reuse_port": _Unused("let one process serve the port"),
-    "auto_reconnect": _Unused("start the server again when the device is back"),
+    "auto_reconnect": _Unused("a serial line is opened again by itself when its device is back", (None, False, True)),
     "backlog": _Unused("it belongs to StartTcpServer and StartTlsServer"),
     "baudrate": _Unused("it belongs to StartSerialServer"),
     "bytesize": _Unused("it belongs to StartSerialServer"),
@@ -62,7 +89,7 @@ _UNUSED = {
     "context": _Unused("the context is the first parameter"),
     "defer_reactor_run": _Unused("it belongs to the Start functions"),
     "defer_start": _Unused("use defer_reactor_run=True, which returns the server's handle"),
-    "handle_local_echo": _Unused("switch the receiver off while the adapter sends"),
+    "handle_local_echo": _Unused('StartSerialServer finds an echo by itself, and echo="drop" says that there is one'),
     "handler": _Unused("subclass ModbusTcpProtocol and set it as the protocol of a ModbusServerFactory"),
     "host": _Unused("use address=(host, port)"),
     "keyfile": _Unused("it belongs to StartTlsServer"),
@@ -72,7 +99,7 @@ _UNUSED = {
     "password": _Unused("store the key without a password, or give sslctx=, a twisted.internet.ssl.CertificateOptions that has the key"),
     "path": _Unused("serve a UNIX socket with twisted.internet.endpoints.UNIXServerEndpoint and a ModbusServerFactory"),
     "port": _Unused("use address=(host, port)"),
-    "reconnect_delay": _Unused("start the server again when the device is back"),
+    "reconnect_delay": _Unused("a serial line is tried again after 0.2 s, then ever more rarely, at last every 5 s"),
     "reqclicert": _Unused("give cafile=, then clients have to show a certificate that it signed"),
     "request_tracer": _Unused("use trace_pdu=, which sees every request and response"),
     "response_manipulator": _Unused("use trace_pdu= or trace_packet=, which may change what is sent"),
@@ -85,6 +112,8 @@ _UNUSED = {
 
 # Keywords that users try on a server, and whose they are.
 _CONTEXT_KEYWORDS = {"single": "ModbusServerContext", "slaves": "ModbusServerContext", "zero_mode": "ModbusSlaveContext"}
+# The highest address of a slave (Serial Line V1.02, 2.2).
+MAX_UNIT_ID = 247
 # How alike two words are when one may be a slip of the pen: above "factory" and "reactor" (0.71), not above "prot" and "port" (0.75).
 _ALIKE = 0.75
 
@@ -218,6 +247,47 @@ def check_seconds(name: str, value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
         return float(value)
     raise ConfigurationError(f"{name} is {value!r}: give seconds, more than 0")
+
+
+def check_time(name: str, value: Any, lowest: float, highest: float) -> float:
+    """A time in ``lowest``..``highest`` seconds.
+
+    :raises ConfigurationError: when it is something else
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest:
+        return float(value)
+    raise ConfigurationError(f"{name} is {value!r}: give seconds, {lowest:g}..{highest:g}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """One of a few values.
+
+    :raises ConfigurationError: when it is another
+    """
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    raise ConfigurationError(f"{name} is {value!r}: give {' or '.join(map(repr, choices))}")
+
+
+def check_units(units: Any, store: ModbusServerContext) -> tuple[int, ...] | None:
+    """The unit ids that a line answers, in order; None: all that the context has.
+
+    :param units: one id or several of them, 1..247
+    :raises ConfigurationError: for what is no id of a slave (Serial Line V1.02, 2.2), and for one that the context does not have
+    """
+    if units is None:
+        return None
+    given = tuple(units) if isinstance(units, Iterable) and not isinstance(units, str | bytes) else (units,)
+    for unit in given:
+        if not isinstance(unit, int) or isinstance(unit, bool) or not 1 <= unit <= MAX_UNIT_ID:
+            raise ConfigurationError(f"units names {unit!r}: unit ids on a serial line are whole numbers, 1..{MAX_UNIT_ID}")
+        if unit not in store:
+            known = ", ".join(map(str, store.slaves()))
+            raise ConfigurationError(f"units names {unit}, which the context does not have: add it there, or name some of {known}")
+    if not given:
+        raise ConfigurationError("units is empty: name the unit ids that the line answers, or leave it out")
+    return tuple(sorted(set(given)))
 
 
 def check_address(address: Any, default_port: int) -> tuple[str, int]:

@@ -62,6 +62,11 @@ class RunningServer:
         """The diagnostic counters, ``BusMessage`` and its like."""
         return self.factory.control.Counter
 
+    @property
+    def line(self) -> Any:
+        """Of a serial server its :class:`mbcore.server.line.Line`: ``state``, ``reason``, ``openings``, ``losses``, ``counters()``."""
+        return self.factory.line
+
     def stop(self) -> Deferred[None]:
         """Free the port and close the connections; the reactor runs on.
 

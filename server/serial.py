@@ -1,127 +1,181 @@
-"""A serial line: opens the port, keeps it raw and ours, and says why when that fails. Decides nothing about Modbus."""
+"""One serial line's server: its factory and protocol, and Twisted as the carrier of its bytes. Decides nothing about Modbus."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import ConnectionAborted
-from twisted.internet.protocol import connectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
+from mbcore.errors import ConfigurationError
 from mbcore.line import LineSession
 
+from . import rs485
 from .factory import ModbusServerFactory
-from .port import open_port
+from .line import Carrier, Line
+from .port import FORMAT, SettingError, dropped_settings, open_port, set_low_latency
+from .settings import check_line
 from .tcp import ModbusTcpProtocol
 
-try:
-    import termios
-except ImportError:  # pragma: no cover - not a POSIX system
-    termios = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 _log = logging.getLogger(__name__)
 
-CHARACTER_BITS = 11  # start, 8 data, parity or second stop, stop (Modbus over Serial Line V1.02, 2.5.1)
-FAST_BAUDRATE = 19200  # above it the gap between frames is fixed (2.5.1.1)
-FAST_GAP = 0.00175
-
-
-def frame_gap(baudrate: int) -> float:
-    """The silence that parts two RTU frames (t3.5), in seconds."""
-    return FAST_GAP if baudrate > FAST_BAUDRATE else 3.5 * CHARACTER_BITS / baudrate
-
 
 class ModbusSerialProtocol(ModbusTcpProtocol):
-    """Answers on one serial line. Nothing that comes in closes the line."""
+    """Answers on one serial line, as long as its port is open. Nothing that comes in closes the line."""
 
     factory: ModbusSerialFactory
 
     # What others say on the line has to be heard.
     _holds_back = False
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The port is closed, or its device has gone."""
-        super().connectionLost(reason)
-        if not self.closing:
-            _log.error("%s is gone: start the server again when the device is back", self)
-
     def stream_broken(self) -> None:
-        """Start over at the next byte: other than a client's connection, a line cannot be made anew."""
+        """Start over at the next byte: a line cannot be made anew by the other side, as a client's connection can."""
         self.session.reset()
 
     def __str__(self) -> str:
-        return f"serial line {self.factory.line}"
+        return f"serial line {self.factory.name}"
 
 
 class ModbusSerialFactory(ModbusServerFactory):
-    """What the server of one serial line holds; builds the protocol of its port.
+    """What the server of one serial line holds; builds a protocol whenever its port is opened.
 
-    :param line: the port's name, for the log
-    :param gap: t3.5 in seconds
+    :param line: StartSerialServer's keywords for the line
     """
 
     protocol = ModbusSerialProtocol
 
-    def __init__(self, store: Any, framer: Any, identity: Any, line: str, gap: float, **kwargs: Any) -> None:
+    def __init__(self, store: Any, framer: Any, identity: Any, line: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(store, framer, identity, **kwargs)
-        self.line = line
-        #: Keywords of the line's session.
-        self.line_options: dict[str, Any] = {"frame_gap": gap}
+        self.settings = check_line(line, self.framer, self.store)
+        self.name = self.settings.name
+        #: The line's session: one for all its life, as its counters are.
+        self.session = LineSession(self.framer, self.store, self.control, **self.settings.session, **self._session_options())
+        self._told = False
 
     def buildSession(self) -> LineSession:
-        """A new session for the line."""
-        return LineSession(self.framer, self.store, self.control, **self.line_options, **self._session_options())
+        """The line's session, which has forgotten what was on its way."""
+        self.session.reset()
+        return self.session
+
+    def open_port(self) -> Any:
+        """The line's port, open and set up.
+
+        :raises LineError: when it is absent, busy, not permitted or no serial port
+        :raises ConfigurationError: when it cannot be set up as asked
+        """
+        settings, name = self.settings, self.name
+        # inter_byte_timeout=0 makes a read without data fail: the empty read it would be otherwise looks like a line that has gone.
+        port = open_port(name, **settings.port, timeout=0, inter_byte_timeout=0)
+        try:
+            self._tell_dropped(dropped_settings(port, **{word: settings.port[word] for word in FORMAT}))
+            if settings.low_latency:
+                set_low_latency(port, name)
+            _set_direction(port, name, settings.direction)
+        except BaseException:
+            port.close()
+            raise
+        return port
+
+    def _tell_dropped(self, dropped: str) -> None:
+        # Only a pseudo-terminal gets here with settings that its driver has dropped.
+        if dropped and not self._told:
+            self._told = True
+            _log.warning("serial line %s is a pseudo-terminal, which has set %s; it carries bytes all the same", self.name, dropped)
+
+
+def _set_direction(port: Any, name: str, direction: rs485.Direction) -> None:
+    """Have the port's driver switch the transceiver, where it is to; "rts" and "gpio" are the carrier's to do."""
+    if direction.kind == "kernel":
+        rs485.kernel_mode(
+            port.fileno(), name, active=direction.active, delay_before=direction.delay_before, delay_after=direction.delay_after
+        )
 
 
 class LinePort(SerialPort):
-    """A serial port for this process alone, on which no byte means more than itself."""
+    """A serial port as Twisted's transport, over a port that is open already."""
 
     # Replies may be written at once, see ModbusTcpProtocol.
     TLS = False
 
-    def __init__(self, factory: ModbusSerialFactory, **settings: Any) -> None:
-        SerialPort.__init__(self, factory.buildProtocol(None), factory.line, factory.reactor, **settings)
+    def __init__(self, factory: ModbusSerialFactory, port: Any, lost: Callable[[str], None]) -> None:
+        self._open_port = port
+        self._lost = lost
+        SerialPort.__init__(self, factory.buildProtocol(None), factory.name, factory.reactor)
 
-    def _serialFactory(self, *args: Any, **settings: Any) -> Any:
-        # inter_byte_timeout=0 makes a read without data fail: the empty read it would be otherwise looks like a line that has gone.
-        port = open_port(*args, inter_byte_timeout=0, **settings)
-        if termios is not None:
-            # A break, which an RS-485 pair without bias makes, must not flush the input.
-            attributes = termios.tcgetattr(port.fileno())
-            attributes[0] &= ~termios.BRKINT
-            termios.tcsetattr(port.fileno(), termios.TCSANOW, attributes)
-        return port
+    def _serialFactory(self, *_args: Any, **_settings: Any) -> Any:
+        return self._open_port
+
+    def connectionLost(self: Any, reason: Failure) -> None:
+        """The device has gone, or the port is closed."""
+        try:
+            SerialPort.connectionLost(self, reason)
+        finally:
+            self._lost("it hung up" if reason.check(ConnectionDone, ConnectionLost) else reason.getErrorMessage())
 
     def abortConnection(self: Any) -> None:
         """Close the port now; what is not sent yet is lost."""
         if self.connected:
             # The kernel would wait for these bytes, half a minute if flow control holds them up.
-            self.flushOutput()
+            with suppress(OSError, SettingError):  # of a device that has gone
+                self.flushOutput()
             self.connectionLost(Failure(ConnectionAborted()))
 
 
-def open_line(
-    factory: ModbusSerialFactory,
-    baudrate: int = 19200,
-    bytesize: int = 8,
-    parity: str = "N",
-    stopbits: float = 1,
-    xonxoff: bool = False,
-    rtscts: bool = False,
-) -> LinePort:
-    """Open the factory's line and serve it.
+class TwistedCarrier:
+    """The reactor moves the bytes, through a protocol of the factory."""
 
-    :raises LineError: when the port is absent, busy, not permitted or no serial port
-    :raises ConfigurationError: when it does not know the speed or the character format
+    def __init__(self, factory: ModbusSerialFactory) -> None:
+        self._factory = factory
+
+    def open(self, port: Any, lost: Callable[[str], None]) -> None:
+        """Serve an open port."""
+        try:
+            LinePort(self._factory, port, lost)
+        except SettingError as error:  # the device went while it was opened
+            raise OSError(*error.args) from error
+
+    def close(self) -> Deferred[None]:
+        """Close the port when the last reply is out."""
+        return self._factory.close_connections()
+
+
+def open_line(factory: ModbusSerialFactory) -> Line:
+    """Open the factory's line and serve it, or wait for its device.
+
+    :raises LineError: when the port is busy, not permitted or no serial port; unless it is to be reopened, also when it is absent
+    :raises ConfigurationError: when it cannot be set up as asked
     """
-    return LinePort(
-        factory,
-        baudrate=baudrate,
-        bytesize=bytesize,
-        parity=parity,
-        stopbits=stopbits,
-        xonxoff=xonxoff,
-        rtscts=rtscts,
-    )
+    settings = factory.settings
+    line = factory.line = Line(factory, _carrier(factory), settings.reopen)
+    line.open()
+    if settings.session["units"] is None and factory.store.single:
+        _log.warning(
+            "serial line %s answers every unit id, since its context has single=True: where other slaves share the line, give"
+            " units=[1] with the ids that are this one's",
+            factory.name,
+        )
+    return line
+
+
+def _carrier(factory: ModbusSerialFactory) -> Carrier:
+    """What carries the line's bytes.
+
+    :raises ConfigurationError: when that cannot do what the user wants
+    """
+    settings = factory.settings
+    if settings.engine or settings.realtime:
+        word = "engine" if settings.engine else "realtime"
+        raise ConfigurationError(f"{word} is True, but mbcore has no compiled loop for serial lines here: leave {word} out")
+    if settings.direction.kind in ("rts", "gpio"):
+        raise ConfigurationError(
+            f'direction is "{settings.direction.kind}", for which Twisted is too slow, and there is no compiled loop here: use "kernel"'
+            ' where the driver can, or "auto" with a transceiver that switches itself'
+        )
+    return TwistedCarrier(factory)

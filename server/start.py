@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
-from mbcore.errors import ConfigurationError, LineError
+from mbcore.errors import LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
-from .options import SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_count, take_options
+from .options import LINE_KEYWORDS, SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_count, take_options
 from .running import RunningServer, start_server
 from .udp import ModbusUdpProtocol
 
@@ -129,41 +129,49 @@ def StartSerialServer(
 ) -> RunningServer:
     """Serve a serial line; the parameters are those of :func:`StartTcpServer` without the address, ``max_connections`` and ``backlog``.
 
-    The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence.
+    The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence. A device that is absent, or
+    vanishes, is waited for and opened again by the same name; the handle's ``line`` tells of it and has the line's counters.
 
     :param framer: "ascii", which is ModbusAsciiFramer, by default, as in pymodbus; most lines speak ModbusRtuFramer or "rtu"
-    :param port: the device, "/dev/ttyS0" by default
+    :param port: the device, "/dev/ttyS0" by default; a name that stays the same is one of /dev/serial/by-id or by-path
     :param baudrate: bits a second, 19200 by default
     :param bytesize: data bits, 8 by default
     :param parity: "N" by default, "E" or "O"
     :param stopbits: 1 by default, 1.5 or 2
     :param xonxoff: software flow control, off by default
     :param rtscts: hardware flow control, off by default
+    :param units: the unit ids that this line answers, one or several of 1..247; all others are other slaves'. None: all that the context
+        has, which with ``single=True`` is every id: no other slave can share the line then, and the log warns of it
+    :param frame_gap: seconds of silence that end an RTU frame, up to 1; None: 3.5 characters, 1.75 ms above 19200 Bd
+    :param reply_delay: seconds from the end of a request to its reply at the earliest; None: with RTU the frame gap, else 0
+    :param reply_deadline: seconds after which a reply is not sent any more, 1 by default; 0: none
+    :param echo: "auto" recognises the line's own replies where the adapter hears them, "drop" expects them, "none" takes all for others'
+    :param direction: who switches the transceiver: "auto" by default (itself), "kernel", "rts" or "gpio"
+    :param direction_chip: with "gpio", the chip; "/dev/gpiochip0" by default
+    :param direction_line: with "gpio", the number of its line
+    :param direction_active: its state while sending, "high" by default, or "low"
+    :param delay_before: seconds from switching to sending, 0 by default
+    :param delay_after: seconds from the end of sending to switching back, 0 by default
+    :param reopen: False: an absent device is an error at the start, and one that vanishes ends the line
+    :param low_latency: ask the drivers of USB adapters to hand on bytes at once, True by default
+    :param engine: True: the compiled loop carries the bytes, False: Twisted does; None: the loop where there is one
+    :param realtime: run that loop with real-time priority, False by default
+    :raises LineError: when the port is busy, not permitted or no serial port; with ``reopen=False`` also when it is absent
+    :raises ConfigurationError: for a value that cannot be used, and for settings that the port's driver does not carry out
     """
     options = take_options("StartSerialServer", kwargs, SERIAL_KEYWORDS, custom_functions=custom_functions)
-    from .serial import ModbusSerialFactory, frame_gap, open_line
+    from .serial import ModbusSerialFactory, open_line
 
-    line = options.pop("port", "/dev/ttyS0")
-    if not isinstance(line, str | os.PathLike) or not os.fspath(line):
-        raise ConfigurationError(f'the serial port is {line!r}: give port= the name of a device, e.g. "/dev/ttyUSB0"')
-    baudrate = check_count("baudrate", options.pop("baudrate", 19200), 1)
-    settings = {name: options.pop(name) for name in ("bytesize", "parity", "stopbits", "xonxoff", "rtscts") if name in options}
-    factory = ModbusSerialFactory(
-        context,
-        framer or "ascii",
-        identity,
-        line=os.fspath(line),
-        gap=frame_gap(baudrate),
-        **options,
-    )
+    given = {name: options.pop(name) for name in LINE_KEYWORDS & options.keys()}
+    factory = ModbusSerialFactory(context, framer or "ascii", identity, given, **options)
 
     def open_server() -> RunningServer:
         try:
-            open_line(factory, baudrate, **settings)
+            line = open_line(factory)
         except Exception:
             factory.retire()
             raise
-        return RunningServer("serial", factory, factory.line, [factory.close_connections])
+        return RunningServer("serial", factory, factory.name, [line.close])
 
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
 

@@ -18,8 +18,8 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["mbcore", "c"])
-def test_every_answer_under_load_is_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "options"), [("mbcore", []), ("mbcore", ["--own-block"]), ("c", [])])
+def test_every_answer_under_load_is_right(name: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
     from servers import compile_c, running
 
@@ -27,7 +27,7 @@ def test_every_answer_under_load_is_right(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(Path(mbcore.__file__).parents[1]))  # the one under test, be it installed or not
     ours = [sys.executable, "-P", str(BENCH / "server_mbcore.py")]
     command = ours if name == "mbcore" else [str(compile_c("server_c.c", tmp_path))]
-    with running(name, command, tmp_path, max(os.sched_getaffinity(0))) as server:
+    with running(name, [*command, *options], tmp_path, max(os.sched_getaffinity(0))) as server:
         load = [mbload, "--port", str(server.port), "--expect", "pattern", "--conns", "20", "--depth", "4", "--type", "mix"]
         done = subprocess.run([*load, "--warmup", "0", "--duration", "0.3"], stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout)

@@ -56,6 +56,19 @@ MISTAKES = {
     "serve rtu /dev/null -b 0": "'0' is not a whole number in 50..4000000",
     "serve rtu /dev/null -d 7": "7 data bits can't carry rtu frames, which need 8; only ascii takes 7",
     "read binary /dev/null -m 7E1": "7 data bits can't carry binary frames, which need 8; only ascii takes 7",
+    "serve rtu /dev/null --echo yes": "'yes'",
+    "serve rtu /dev/null --direction up": "'up'",
+    "serve rtu /dev/null --direction gpio": "direction_line is None: give its number on /dev/gpiochip0",
+    "serve rtu /dev/null --direction-line 4": "direction_line is 4, which has no use with direction=\"auto\"",
+    "serve rtu /dev/null --direction-line x": "'x' is not a whole number in 0..1023",
+    "serve rtu /dev/null --direction-active up": "'up'",
+    "serve rtu /dev/null --reply-delay -1": "'-1' is no time in milliseconds in 0..60000",
+    "serve rtu /dev/null --reply-delay nan": "'nan' is no time in milliseconds in 0..60000",
+    "serve rtu /dev/null --reply-delay 2000": "reply_deadline is 1 s and no reply would go out before 2 s",
+    "serve rtu /dev/null --frame-gap 4ms": "'4ms' is no time in milliseconds in 0.1..1000",
+    "serve rtu /dev/null --frame-gap 0": "'0' is no time in milliseconds in 0.1..1000",
+    "read rtu /dev/null --echo drop": "--echo",
+    "serve tcp --no-reopen": "--no-reopen",
     "serve -x": "-x",
     "read tcp": "host",
     "read tcp h -t xr": "'xr' is no table; use one of co, di, hr, ir",
@@ -102,7 +115,8 @@ def free_port():
         ("read tls 127.0.0.1 -p {port}", "127.0.0.1:{port}: connection refused"),
         ("read tcp no.such.host.invalid", "no.such.host.invalid:502: there is no such host"),
         ("read rtu /dev/no-such-port", "there is no serial port /dev/no-such-port"),
-        ("serve rtu /dev/no-such-port", "/dev/no-such-port"),
+        ("serve rtu /dev/no-such-port --no-reopen", "there is no serial port /dev/no-such-port"),
+        ("serve rtu /dev/null", "/dev/null is not a serial port"),
     ],
 )
 def test_failure_at_run_time_is_one_sentence_and_exit_code_1(line, sentence, capsys):
@@ -137,6 +151,24 @@ def test_serial_line_is_19200_8e1_unless_told_otherwise():
 def test_serial_settings_have_short_and_long_words(command, words):
     settings = cli._line_settings(parse(*command.split(), *words.split()))
     assert settings == {"baudrate": 9600, "bytesize": 7, "parity": "O", "stopbits": 2}
+
+
+def test_a_line_answers_the_demos_unit_alone_and_the_rest_is_the_servers_to_choose():
+    assert cli._line_behaviour(parse("serve", "rtu", "/dev/x")) == {"units": 1, "reopen": True}
+
+
+def test_a_lines_behaviour_has_words():
+    words = "-a 7 --echo drop --direction gpio --direction-line 18 --direction-active low --reply-delay 2.5 --frame-gap 4 --no-reopen"
+    assert cli._line_behaviour(parse("serve", "ascii", "/dev/x", *words.split())) == {
+        "units": 7,
+        "reopen": False,
+        "echo": "drop",
+        "direction": "gpio",
+        "direction_line": 18,
+        "direction_active": "low",
+        "reply_delay": 0.0025,
+        "frame_gap": 0.004,
+    }
 
 
 @pytest.mark.parametrize(("word", "table"), [("4", "hr"), ("3", "ir"), ("1", "di"), ("0", "co"), ("HR", "hr")])
@@ -328,7 +360,7 @@ def test_signal_ends_a_server_that_is_still_starting(moment, sign):
 
 def test_signals_are_the_callers_again_when_a_command_is_over(capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert cli.main(["serve", "rtu", "/dev/no-such-port"]) == 1
+    assert cli.main(["serve", "rtu", "/dev/no-such-port", "--no-reopen"]) == 1
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

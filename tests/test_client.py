@@ -277,7 +277,7 @@ def test_serial_port_that_is_none_is_named():
 
 
 def test_device_that_is_no_serial_port_is_named():
-    with pytest.raises(LineError, match="the serial port /dev/null does not open"):
+    with pytest.raises(LineError, match="/dev/null is not a serial port: choose a serial device"):
         connect_serial("/dev/null")
 
 

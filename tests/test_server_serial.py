@@ -18,10 +18,12 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusAsciiFramer, ModbusRtuFramer
 from mbcore.errors import ConfigurationError, LineError
-from mbcore.server import IgnoredKeywordWarning, StartSerialServer, running, serial
-from mbcore.server.serial import ModbusSerialFactory, frame_gap
+from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
+from mbcore.server.serial import ModbusSerialFactory
 
+LINE = {"port": "/dev/ttyX"}
 READ = pdu("03 0000 0001")
+ANSWER = wrap_ascii(pdu("03 02 0102"))
 
 
 @pytest.fixture
@@ -44,21 +46,13 @@ def line():
 
 def serial_connection(*replies, transport=None):
     reactor = Reactor()
-    factory = scripted(ModbusSerialFactory(None, None, None, "/dev/ttyX", 0.004, reactor=reactor), ScriptedSession(*replies))
+    factory = scripted(ModbusSerialFactory(None, None, None, LINE, reactor=reactor), ScriptedSession(*replies))
     return connect(factory, transport or Wire(reactor))
-
-
-@pytest.mark.parametrize(
-    ("baudrate", "gap"),
-    [(9600, 3.5 * 11 / 9600), (19200, 3.5 * 11 / 19200), (19201, 0.00175), (115200, 0.00175)],
-)
-def test_the_gap_between_frames_is_3_5_characters_of_11_bits_and_fixed_above_19200(baudrate, gap):
-    assert frame_gap(baudrate) == pytest.approx(gap)
 
 
 def test_unit_0_is_a_broadcast_and_absent_units_are_silent():
     slave = image(hr=block([1]))
-    factory = ModbusSerialFactory(units(u1=slave), ModbusRtuFramer, None, "/dev/ttyX", 0.004, reactor=Reactor())
+    factory = ModbusSerialFactory(units(u1=slave), ModbusRtuFramer, None, LINE, reactor=Reactor())
     factory.seconds = factory.reactor.seconds
     protocol = connect(factory, StringTransport())
     for request, unit in ((pdu("06 0000 0005"), 0), (READ, 9), (READ, 1)):
@@ -76,25 +70,20 @@ def test_a_stream_that_cannot_be_trusted_starts_over_and_the_line_stays_open():
     assert not protocol.transport.disconnecting
 
 
-def test_a_device_that_vanishes_is_logged_once(caplog):
-    protocol = serial_connection()
-    protocol.connectionLost(Failure(ConnectionLost()))
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "serial line /dev/ttyX is gone: start the server again when the device is back"
+def test_the_log_names_the_line_and_what_goes_over_it(caplog):
+    caplog.set_level(logging.DEBUG)
+    serial_connection(b"\xab").dataReceived(b"\xcd")
+    assert [message for message in caplog.messages if "ab" in message or "cd" in message] == [
+        "serial line /dev/ttyX > cd",
+        "serial line /dev/ttyX < ab",
     ]
-
-
-def test_a_line_that_is_closed_is_not_reported_gone(caplog):
-    protocol = serial_connection()
-    protocol.close()
-    protocol.connectionLost(Failure(ConnectionDone()))
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
         (SerialException(errno.ENOENT, "could not open port"), "there is no serial port /dev/ttyX: plug the adapter in, or choose"),
+        (SerialException(errno.EIO, "could not open port"), "/dev/ttyX has no working device behind it: plug the adapter in again"),
         (SerialException(errno.EACCES, "could not open port"), "/dev/ttyX is not permitted to this user: .*usermod -aG dialout"),
         (SerialException(errno.EBUSY, "could not open port"), "/dev/ttyX is in use by another program: .*fuser -v /dev/ttyX"),
         (SerialException("Could not configure port: (25, 'ioctl')"), "/dev/ttyX does not open: Could not configure.*a serial device"),
@@ -106,7 +95,7 @@ def test_a_port_that_does_not_open_is_one_sentence_with_the_way_out(reactor, mon
 
     monkeypatch.setattr("serial.Serial", refuse)
     with pytest.raises(LineError, match=sentence) as caught:
-        StartSerialServer(port="/dev/ttyX", reactor=reactor, defer_reactor_run=True)
+        StartSerialServer(port="/dev/ttyX", reopen=False, reactor=reactor, defer_reactor_run=True)
     assert caught.value.errno == error.errno
     assert "\n" not in str(caught.value)
 
@@ -166,10 +155,9 @@ def test_the_line_is_set_up_as_asked_and_for_this_process_alone(reactor, monkeyp
     assert settings == asked | {"timeout": 0, "exclusive": True, "inter_byte_timeout": 0}
 
 
-def test_a_timeout_is_not_used_and_says_so(reactor, monkeypatch):
-    monkeypatch.setattr(serial, "open_line", lambda factory, baudrate, **settings: None)
+def test_a_timeout_is_not_used_and_says_so(reactor):
     with pytest.warns(IgnoredKeywordWarning, match=r"StartSerialServer\(\) ignores 'timeout'"):
-        StartSerialServer(port="/dev/ttyX", timeout=3, reactor=reactor, defer_reactor_run=True)
+        StartSerialServer(port="/dev/ttyX", timeout=3, reactor=reactor, defer_reactor_run=True).stop()
 
 
 def test_keywords_are_checked(reactor):
@@ -295,33 +283,284 @@ def test_a_line_that_takes_nothing_is_closed_all_the_same(reactor, line):
     port.abortConnection()  # that has gone already
 
 
-@pytest.mark.live
-def test_without_termios_the_port_is_left_as_pyserial_sets_it_up(reactor, line, monkeypatch):
-    monkeypatch.setattr(serial, "termios", None)
-    server, port = start(reactor, line)
-    deliver(line, port, wrap_ascii(READ))
+class Unplugged:
+    """A stable name, which a pseudo-terminal stands behind while it is plugged in."""
+
+    def __init__(self, path):
+        self.name = path / "usb-X"
+        self.master = None
+
+    def plug(self):
+        self.master, slave = pty.openpty()
+        self.name.symlink_to(os.ttyname(slave))
+        os.close(slave)
+
+    def unplug(self):
+        self.name.unlink()
+        os.close(self.master)
+        self.master = None
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    adapter = Unplugged(tmp_path)
+    yield adapter
+    if adapter.master is not None:
+        adapter.unplug()
+
+
+def start_adapter(reactor, adapter, **options):
+    server = StartSerialServer(
+        one_unit(image(hr=block([0x0102]))), port=adapter.name, units=1, reactor=reactor, defer_reactor_run=True, **options
+    )
+    server.factory.seconds = reactor.seconds
+    return server
+
+
+def ask(reactor, adapter):
+    """What the master is answered."""
+    [port] = reactor.readers
+    deliver((adapter.master,), port, wrap_ascii(READ))
     reactor.pump([0.01] * 3)
-    assert collect(line, 5)
+    return collect((adapter.master,), len(ANSWER))
+
+
+def hang_up(reactor):
+    """What the reactor does when it sees that the other end of the line has gone."""
+    [port] = reactor.readers
+    lost = port.doRead()
+    assert isinstance(lost, ConnectionLost | ConnectionDone)
+    reactor.removeReader(port)
+    port.connectionLost(Failure(lost))
+
+
+@pytest.mark.live
+def test_a_line_that_was_unplugged_answers_when_it_is_back(reactor, adapter, caplog):
+    adapter.plug()
+    server = start_adapter(reactor, adapter)
+    for round_ in range(1, 4):
+        assert ask(reactor, adapter) == ANSWER
+        reactor.advance(2)
+        adapter.unplug()
+        hang_up(reactor)
+        assert (server.line.state, server.line.losses) == ("waiting", round_)
+        reactor.pump([0.1] * 20)
+        adapter.plug()
+        reactor.pump([0.1] * 50)
+        assert (server.line.state, server.line.openings) == ("open", round_ + 1)
+    assert ask(reactor, adapter) == ANSWER
+    assert sum("is gone (it hung up)" in record.getMessage() for record in caplog.records) == 3
+    assert len(server.factory.connections) == 1
     server.stop()
 
 
 @pytest.mark.live
-def test_a_line_that_hangs_up_is_lost_and_the_server_lives(reactor, caplog):
-    master, slave = pty.openpty()
-    server, port = start(reactor, (master, os.ttyname(slave)))
-    os.close(slave)
-    os.close(master)
-    lost = port.doRead()
-    assert isinstance(lost, ConnectionLost | ConnectionDone)
-    port.connectionLost(Failure(lost))
-    assert "is gone" in caplog.text
+def test_a_line_that_is_absent_at_the_start_is_served_when_it_comes(reactor, adapter):
+    server = start_adapter(reactor, adapter)
+    assert (server.line.state, server.line.openings) == ("waiting", 0)
+    adapter.plug()
+    reactor.pump([0.1] * 50)
+    assert ask(reactor, adapter) == ANSWER
+    assert server.line.counters()["openings"] == 1
+    server.stop()
+
+
+@pytest.mark.live
+def test_a_server_that_waits_stops_cleanly(reactor, adapter):
+    server = start_adapter(reactor, adapter)
+    done = []
+    server.stop().addCallback(done.append)
+    assert done == [None]
+    assert reactor.getDelayedCalls() == []
+
+
+@pytest.mark.live
+def test_a_server_that_shall_not_wait_lives_on_without_its_line(reactor, adapter, caplog):
+    adapter.plug()
+    server = start_adapter(reactor, adapter, reopen=False)
+    adapter.unplug()
+    hang_up(reactor)
+    assert "is gone (it hung up): start the server again when the device is back" in caplog.text
+    assert reactor.getDelayedCalls() == []
     done = []
     server.stop().addCallback(done.append)
     assert done == [None]
 
 
+@pytest.mark.live
+def test_no_reply_goes_to_a_dead_port(reactor, adapter):
+    adapter.plug()
+    server = start_adapter(reactor, adapter, framer="rtu", reply_delay=0.5)
+    [port] = reactor.readers
+    deliver((adapter.master,), port, wrap_rtu(READ))
+    adapter.unplug()
+    hang_up(reactor)
+    adapter.plug()
+    reactor.pump([0.1] * 30)
+    assert server.line.state == "open"
+    assert select.select([adapter.master], [], [], 0)[0] == []
+    server.stop()
+
+
+@pytest.mark.live
+def test_a_line_is_stopped_though_its_device_has_just_gone(reactor, adapter, monkeypatch):
+    adapter.plug()
+    server = start_adapter(reactor, adapter)
+    [port] = reactor.readers
+    port.write(b"more than goes out")
+
+    def gone(*args):
+        raise termios.error(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(termios, "tcflush", gone)
+    done = []
+    server.stop().addCallback(done.append)
+    reactor.advance(1.0)
+    assert done == [None]
+
+
+@pytest.mark.live
+def test_a_device_that_goes_while_it_is_served_again_is_waited_for(reactor, adapter, monkeypatch):
+    server = start_adapter(reactor, adapter)
+    adapter.plug()
+    flush = termios.tcflush
+    flushes = []
+
+    def gone(*args):
+        flushes.append(args)
+        if len(flushes) > 1:  # the first is pyserial's own
+            raise termios.error(errno.EIO, "Input/output error")
+        return flush(*args)
+
+    monkeypatch.setattr(termios, "tcflush", gone)
+    reactor.advance(0.3)
+    assert (server.line.state, server.line.openings) == ("waiting", 0)
+    assert "Input/output error" in server.line.reason
+    monkeypatch.undo()
+    reactor.pump([0.1] * 20)
+    assert server.line.state == "open"
+    server.stop()
+
+
+@pytest.mark.live
+def test_a_protocol_that_fails_costs_an_opening_and_not_the_line(reactor, adapter):
+    adapter.plug()
+    server = start_adapter(reactor, adapter)
+    [port] = reactor.readers
+    reactor.removeReader(port)
+    port.connectionLost(Failure(ZeroDivisionError("a slip of the user's")))
+    assert server.line.reason == "a slip of the user's"
+    reactor.pump([0.1] * 5)
+    assert ask(reactor, adapter) == ANSWER
+    server.stop()
+
+
+def test_the_session_is_told_how_the_line_is(monkeypatch):
+    made = []
+    monkeypatch.setattr(serial, "LineSession", lambda *args, **keywords: made.append((args, keywords)))
+    line = LINE | {"units": [3], "reply_delay": 0.002, "reply_deadline": 0, "echo": "none"}
+    factory = ModbusSerialFactory(None, "rtu", None, line, trace_pdu=print)
+    [(args, keywords)] = made
+    assert args == (ModbusRtuFramer, factory.store, factory.control)
+    assert keywords == {
+        "ignore_missing_slaves": False,
+        "answer_timeout": 3.0,
+        "report": factory.report,
+        "trace_pdu": print,
+        "decoder": None,
+        "frame_gap": pytest.approx(3.5 * 11 / 19200),
+        "reply_delay": 0.002,
+        "reply_deadline": 0.0,
+        "echo": "none",
+        "character_time": pytest.approx(11 / 19200),
+        "units": (3,),
+    }
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("context", "options", "warned"),
+    [
+        (None, {}, True),
+        (one_unit(image(hr=block([1]))), {}, True),
+        (one_unit(image(hr=block([1]))), {"units": 1}, False),
+        (units(u1=image(hr=block([1]))), {}, False),
+    ],
+)
+def test_a_context_that_answers_every_unit_id_is_warned_of_once(reactor, line, caplog, context, options, warned):
+    StartSerialServer(context, port=line[1], reactor=reactor, defer_reactor_run=True, **options).stop()
+    sentence = (
+        f"serial line {line[1]} answers every unit id, since its context has single=True: where other slaves share the line, give"
+        " units=[1] with the ids that are this one's"
+    )
+    assert warnings_of(caplog) == [sentence] * warned
+
+
+@pytest.mark.live
+def test_a_pseudo_terminal_without_parity_is_warned_of_once(reactor, adapter, caplog):
+    adapter.plug()
+    server = start_adapter(reactor, adapter, parity="E")
+    adapter.unplug()
+    hang_up(reactor)
+    adapter.plug()
+    reactor.pump([0.1] * 50)
+    assert server.line.openings == 2
+    server.stop()
+    assert [said for said in warnings_of(caplog) if "is gone" not in said] == [
+        f"serial line {adapter.name} is a pseudo-terminal, which has set parity N instead of E; it carries bytes all the same"
+    ]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("low_latency", [True, False])
+def test_low_latency_is_asked_for_unless_told_otherwise(reactor, line, monkeypatch, low_latency):
+    asked = []
+    monkeypatch.setattr(serial, "set_low_latency", lambda port, name: asked.append(name))
+    StartSerialServer(port=line[1], low_latency=low_latency, reactor=reactor, defer_reactor_run=True).stop()
+    assert asked == [line[1]] * low_latency
+
+
+@pytest.mark.live
+def test_the_kernel_is_asked_to_switch_the_transceiver_at_every_opening(reactor, adapter, monkeypatch):
+    asked = []
+    monkeypatch.setattr(rs485, "kernel_mode", lambda fd, device, **options: asked.append((device, options)))
+    adapter.plug()
+    server = start_adapter(reactor, adapter, direction="kernel", direction_active="low", delay_before=0.001)
+    adapter.unplug()
+    hang_up(reactor)
+    adapter.plug()
+    reactor.advance(0.3)
+    server.stop()
+    assert asked == [(str(adapter.name), {"active": "low", "delay_before": 0.001, "delay_after": 0.0})] * 2
+
+
+@pytest.mark.live
+def test_a_line_whose_transceiver_cannot_be_switched_is_refused_and_closed(reactor, line):
+    with pytest.raises(ConfigurationError, match="has no RS-485 mode"):
+        StartSerialServer(port=line[1], direction="kernel", reactor=reactor, defer_reactor_run=True)
+    StartSerialServer(port=line[1], reactor=reactor, defer_reactor_run=True).stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"engine": True}, "engine is True, but mbcore has no compiled loop for serial lines here: leave engine out"),
+        ({"realtime": True}, "realtime is True, but mbcore has no compiled loop for serial lines here: leave realtime out"),
+        ({"direction": "rts"}, 'direction is "rts", for which Twisted is too slow, and there is no compiled loop here'),
+        ({"direction": "gpio", "direction_line": 4}, 'direction is "gpio", for which Twisted is too slow'),
+    ],
+)
+def test_what_only_the_compiled_loop_does_is_refused_without_it(reactor, options, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        StartSerialServer(port="/dev/ttyX", reactor=reactor, defer_reactor_run=True, **options)
+
+
 def test_mbap_on_a_line_recovers_from_a_broken_head():
-    factory = ModbusSerialFactory(one_unit(image(hr=block([1]))), "socket", None, "/dev/ttyX", 0.004, reactor=Reactor())
+    factory = ModbusSerialFactory(one_unit(image(hr=block([1]))), "socket", None, LINE, reactor=Reactor())
     protocol = connect(factory, StringTransport())
     protocol.dataReceived(b"\0\1\0\0\0\0\0\0")
     protocol.dataReceived(wrap_socket(READ))

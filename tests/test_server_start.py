@@ -57,7 +57,7 @@ def tls_context(monkeypatch):
 @pytest.fixture
 def serial_line(monkeypatch):
     """Serial lines are opened in name only."""
-    monkeypatch.setattr(serial, "open_line", lambda factory, baudrate, **settings: None)
+    monkeypatch.setattr(serial, "open_line", lambda factory: serial.Line(factory, serial.TwistedCarrier(factory)))
 
 
 class FakeConsole:
@@ -257,7 +257,7 @@ def test_the_control_block_of_the_process_is_that_of_the_first_server_that_runs(
 
 @pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartSerialServer])
 def test_a_start_that_failed_leaves_the_control_block_of_the_process_to_the_next(reactor, process_control, monkeypatch, function):
-    def refuse(factory, baudrate, **settings):
+    def refuse(factory):
         raise LineError("it is not there")
 
     monkeypatch.setattr(serial, "open_line", refuse)

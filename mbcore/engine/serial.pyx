@@ -228,6 +228,7 @@ cdef class SerialLoop:
             parameters.sched_priority = self.priority
             if sched_setscheduler(0, SCHED_FIFO, &parameters):
                 self.schedule_error = errno
+                ring(self.to_python)
         while not self.stopping and not self.error:
             then = self.session.next_time()
             events = self.wait(then)

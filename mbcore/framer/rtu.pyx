@@ -59,8 +59,8 @@ cdef class ModbusRtuFramer(Framer):
         self.patience = 0.5
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
-        cdef int size
-        cdef bint pending = length < SHORTEST, response
+        cdef int size, best = 0
+        cdef bint pending = length < SHORTEST, response, best_response = False
         for response in range(2):
             if response:
                 if not self.line and not self.client:
@@ -82,14 +82,18 @@ cdef class ModbusRtuFramer(Framer):
                 else:
                     size = 0
                 if size:
-                    return found(data, size, response, frame)
-                pending = True
+                    best, best_response = size, response
+                else:
+                    pending = True
             elif size + AROUND > MAX_ADU_RTU:
                 continue
             elif length < size + AROUND:
                 pending = True
-            elif intact(data, size + AROUND):
-                return found(data, size + AROUND, response, frame)
+            elif (not best or size + AROUND < best) and intact(data, size + AROUND):
+                best, best_response = size + AROUND, response
+        if best:
+            # The shorter of two: a frame and a zero behind it have a right CRC again.
+            return found(data, best, best_response, frame)
         if final or length >= MAX_ADU_RTU or not pending and not self.line and not self.client:
             # A frame of another length than its function's is a frame where all of it is there: the codec refuses it (03).
             size = min(length, MAX_ADU_RTU)

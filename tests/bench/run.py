@@ -22,6 +22,7 @@ from servers import HERE, NAMES, TITLES, BenchError, Running, build, compile_c, 
 
 CACHE = HERE.parents[1] / "build" / "bench"
 CASES = {"50x1": (50, 1), "50x16": (50, 16)}  # connections x requests in flight on each, FC3 x 10 registers
+OWN_BLOCKS = ("mbcore", "pymodbus2")  # those that can read from a user's data block, in the case "own"; it is 50x1 otherwise
 
 
 class Bench:
@@ -45,8 +46,10 @@ class Bench:
 
     def check(self, name: str) -> None:
         """Reads and writes of every function code that mbload mixes; also makes Python write its .pyc files."""
-        with running(name, self.commands[name], CACHE, self.server_core) as server:
-            self.load(name, server, "--type", "mix", "--warmup", "0", "--requests", "1600")
+        for command in (self.commands[name], self.own_block(name)):
+            if command:
+                with running(name, command, CACHE, self.server_core) as server:
+                    self.load(name, server, "--type", "mix", "--warmup", "0", "--requests", "1600")
 
     def start(self, name: str) -> None:
         """One more cold start."""
@@ -56,20 +59,31 @@ class Bench:
 
     def measure(self, name: str) -> str:
         """A fresh server under each case's load; says what it measured."""
-        took, said = self.samples[name], []
+        took = self.samples[name]
         with running(name, self.commands[name], CACHE, self.server_core) as server:
             took["rss_start"].append(server.rss() / 1024)
-            for case, (connections, depth) in CASES.items():
-                result = self.load(
-                    name, server, "--conns", str(connections), "--depth", str(depth),
-                    "--warmup", str(self.warm_up), "--duration", str(self.seconds),
-                )  # fmt: skip
-                took[f"cpu_{case}"].append(result["server_cpu_s"] / result["requests"] * 1e6)
-                took[f"p50_{case}"].append(result["p50_us"])
-                took[f"p99_{case}"].append(result["p99_us"])
-                said.append(f"{case} {took[f'cpu_{case}'][-1]:6.2f} µs/request")
+            said = [self.measure_case(name, server, case, *CASES[case]) for case in CASES]
             took["rss_load"].append(server.rss() / 1024)
+        if command := self.own_block(name):
+            with running(name, command, CACHE, self.server_core) as server:
+                said.append(self.measure_case(name, server, "own", *CASES["50x1"]))
         return "   ".join(said)
+
+    def measure_case(self, name: str, server: Running, case: str, connections: int, depth: int) -> str:
+        """A server under one case's load; says what it measured."""
+        took = self.samples[name]
+        result = self.load(
+            name, server, "--conns", str(connections), "--depth", str(depth),
+            "--warmup", str(self.warm_up), "--duration", str(self.seconds),
+        )  # fmt: skip
+        took[f"cpu_{case}"].append(result["server_cpu_s"] / result["requests"] * 1e6)
+        took[f"p50_{case}"].append(result["p50_us"])
+        took[f"p99_{case}"].append(result["p99_us"])
+        return f"{case} {took[f'cpu_{case}'][-1]:6.2f} µs/request"
+
+    def own_block(self, name: str) -> list[str]:
+        """The command of a server whose holding registers are a user's data block; empty where there is none."""
+        return [*self.commands[name], "--own-block"] if name in OWN_BLOCKS else []
 
     def count_instructions(self, name: str, requests: int = 2000) -> None:
         """Instructions in user space per request, one connection, one request in flight."""
@@ -141,7 +155,8 @@ def main() -> None:
 
     machine = report.machine()
     setting = (
-        f"FC3 x 10 registers, connections x requests in flight; rounds: {chosen.rounds} of {chosen.seconds:g} s, "
+        "FC3 x 10 registers, connections x requests in flight; own block: a data block whose getValues is Python's. "
+        f"Rounds: {chosen.rounds} of {chosen.seconds:g} s, "
         f"cold starts: {chosen.starts}; servers on core {bench.server_core}, load on core {bench.load_core}. "
         f"{machine['cpu']}, {machine['system']}, Python {machine['python']}, Twisted {machine['twisted']}, {time.strftime('%Y-%m-%d')}."
     )

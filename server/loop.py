@@ -1,0 +1,163 @@
+"""The compiled loop as the carrier of a serial line's bytes: its thread, and what it wants of the reactor. Decides nothing about Modbus."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+from mbcore.engine.serial import SerialLoop
+
+from . import rs485
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+    from .serial import ModbusSerialFactory
+
+_log = logging.getLogger(__name__)
+
+# Of SCHED_FIFO: above other real-time work that has no wish, below the kernel's own threads.
+PRIORITY = 40
+
+
+@implementer(IReadDescriptor)
+class LoopCarrier:
+    """A thread without the GIL moves the bytes and the direction signal; the reactor is asked where Python is needed."""
+
+    def __init__(self, factory: ModbusSerialFactory) -> None:
+        self._factory = factory
+        self._loop: SerialLoop | None = None
+        self._closed: Deferred[None] | None = None
+        self._timer: Any = None
+        # That the real-time schedule is refused was said.
+        self._told = False
+
+    def open(self, port: Any, lost: Callable[[str], None]) -> None:
+        """Serve an open port, and close it in the end.
+
+        :raises LineError: when the GPIO line of its direction is absent, busy or not permitted
+        :raises ConfigurationError: when the direction cannot be switched as asked
+        """
+        factory, settings = self._factory, self._factory.settings
+        direction = settings.direction
+        self._port, self._lost = port, lost
+        self._gpio = -1
+        if direction.kind == "gpio":
+            self._gpio = rs485.request_gpio(direction.chip, direction.line, active=direction.active)
+        elif direction.kind == "rts":
+            rs485.check_rts(port.fileno(), factory.name, active=direction.active)
+        session = factory.buildSession()
+        session.wake = self._attend
+        self._loop = SerialLoop(
+            session,
+            port.fileno(),
+            settings.character_time,
+            direction=direction.kind,
+            active=direction.active,
+            gpio_fd=self._gpio,
+            delay_before=direction.delay_before,
+            delay_after=direction.delay_after,
+            priority=PRIORITY if settings.realtime else 0,
+        )
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"mbcore {factory.name}", daemon=True)
+        self._thread.start()
+        factory.reactor.addReader(self)
+        factory.run_trace_connect(True)
+
+    def close(self) -> Deferred[None]:
+        """Serve no more; the Deferred fires when the port is closed. Where none is open, at once."""
+        if self._loop is None:
+            return succeed(None)
+        if self._closed is None:
+            self._closed = Deferred()
+            self._loop.stop()
+        return self._closed
+
+    def fileno(self) -> int:
+        """What the reactor watches."""
+        return -1 if self._loop is None else self._loop.fileno()
+
+    def doRead(self) -> None:
+        """The loop wants something."""
+        self._attend()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor forgets its readers: it was stopped, or something went wrong in one."""
+        if self._loop is not None:
+            self._loop.stop()
+            self._end("the reactor is stopped" if self._closed is None else "")
+
+    def logPrefix(self) -> str:
+        """For Twisted's log."""
+        return f"serial line {self._factory.name}"
+
+    def _attend(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        loop.attend()
+        if loop.schedule_errno and not self._told:
+            self._told = True
+            _log.warning(
+                "serial line %s is served without realtime=True: %s; set LimitRTPRIO=%d in its service unit, or run"
+                " `sudo setcap cap_sys_nice=+ep %s`",
+                self._factory.name,
+                os.strerror(loop.schedule_errno),
+                PRIORITY,
+                os.path.realpath(sys.executable),
+            )
+        if loop.over:
+            self._end(os.strerror(loop.errno))
+            return
+        session = self._factory.session
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if session.waiting:
+            deadline: Any = session.deadline()
+            self._timer = self._factory.reactor.callLater(max(deadline - self._factory.seconds(), 0), self._give_up, loop)
+
+    def _give_up(self, loop: SerialLoop) -> None:
+        """A user's code has not answered in time."""
+        self._timer = None
+        loop.give_up()
+        self._attend()
+
+    def _end(self, reason: str) -> None:
+        """The loop has ended: leave nothing open."""
+        loop, self._loop = self._loop, None
+        assert loop is not None
+        factory = self._factory
+        factory.reactor.removeReader(self)
+        self._thread.join()
+        factory.session.wake = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        with suppress(OSError):  # of a device that has gone
+            self._port.close()
+        if self._gpio >= 0:
+            os.close(self._gpio)
+        factory.run_trace_connect(False)
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed.callback(None)
+        else:
+            self._lost(reason)
+
+
+def _run(loop: SerialLoop) -> None:
+    # Signals are the main thread's.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    loop.run()
