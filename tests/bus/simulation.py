@@ -93,7 +93,8 @@ class Complaint:
 class Verdict:
     """What came of a run.
 
-    Intact are own requests that arrived as sent, with t3.5 of silence before them and silence until the reply but for a few stray bytes.
+    Intact are own requests that arrived as sent, with t3.5 of silence but for 3 stray bytes before them, and with silence until the reply but
+    for as many 00. What else stands behind one may be the end of another unit's damaged frame that quotes it: nobody can tell.
     """
 
     counts: Counter = field(default_factory=Counter)
@@ -142,7 +143,7 @@ class Judge:
         self.verdict.counts[fault] += 1
         if len(self.verdict.complaints) < COMPLAINTS:
             recent = [one.start for one in self.line.record[-3:] if one.sender not in (None, self.unit)]
-            since = self._asked.transmission.start if self._asked else min(recent)
+            since = self._asked.transmission.start if self._asked else min(recent, default=self.clock.now)
             self.verdict.complaints.append(Complaint(fault, sentence, self.clock.now, since, self.unit, list(self.unit.calls)))
 
     def asked(self, poll):
@@ -167,7 +168,7 @@ class Judge:
             self.asked(poll)
 
     def _around(self, sent):
-        """How many bytes stood before the frame without t3.5 of silence between, and how many came behind it until now or the reply.
+        """How many bytes stood before the frame without t3.5 of silence between, and what came behind it until now or the reply.
 
         None where it did not come as it was sent.
         """
@@ -183,7 +184,7 @@ class Judge:
         while before > 0 and times[before] - times[before - 1] < gap:
             before -= 1
         end = bisect.bisect(times, self._replies[0]) if self._replies else len(times)
-        return at - before, end - after
+        return at - before, bytes(heard[after:end])
 
     def executed(self, unit, table, address, values):
         self._catch_up()
@@ -227,7 +228,7 @@ class Judge:
             counts["broken"] += 1
         elif any(one.sender not in (None, self.unit) and one is not sent and one.start > sent.start for one in self._since(sent)):
             counts["overtaken"] += 1
-        elif before > STRAYS or after > STRAYS:
+        elif before > STRAYS or len(after) > STRAYS or any(after):
             # By the specification no frame; answered or not, both are right.
             counts["in noise"] += 1
             counts["in noise answered"] += done
@@ -236,7 +237,7 @@ class Judge:
             counts["answered"] += done
             if not done:
                 self.complain("unanswered", f"{poll.frame.hex(' ')} arrived {1000 * (self.clock.now - sent.frame_end):.1f} ms ago, "
-                              f"{before} bytes before it and {after} behind it")
+                              f"{before} bytes before it and {after.hex(' ') or 'nothing'} behind it")
             elif self._write is not None:
                 self.complain("wrong", f"answered, and {self._write} has not been written")
         self._write = None
