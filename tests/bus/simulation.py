@@ -99,7 +99,7 @@ class Verdict:
 
     counts: Counter = field(default_factory=Counter)
     worst: float = 0.0  # the longest time from a request's last byte to the reply's first
-    complaints: list = field(default_factory=list)
+    complaints: list = field(default_factory=list, repr=False)
 
     # Each of these is one thing that must never be.
     FAULTS = ("unanswered", "wrong", "false executions", "stray frames", "too early", "into others")
@@ -156,7 +156,7 @@ class Judge:
             return
         self._asked = poll
         sent, unit = poll.transmission, self.unit
-        self._arrived = not sent.collided and self._around(sent)[0] is not None
+        self._arrived = self._around(sent)[0] is not None
         self.verdict.counts["asked"] += 1
         if self._arrived:
             self._write = unit.write_of(poll.pdu)
