@@ -1,4 +1,4 @@
-"""On a shared line, whatever it is like: each request of ours that arrives is answered once, rightly and in time; nothing else is said or done."""
+"""On a shared line, whatever it is like: what is asked of us is answered once, rightly and in time; nothing else is said or done."""
 
 import pytest
 from bus import soak

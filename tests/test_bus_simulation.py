@@ -9,6 +9,8 @@ from bus.line import Line, Noise
 from bus.simulation import Setting, run
 from bus.stations import Receiver
 
+from mbcore.line import LineSession
+
 
 class Ear:
     def __init__(self, clock):
@@ -126,6 +128,77 @@ def test_the_quick_crc_is_the_slow_one():
     for _ in range(50):
         data = random.Random(4).randbytes(40)
         assert talk.crc(data) == crc_bytes(data)
+
+
+class Saboteur(LineSession):
+    """A session that spoils its replies."""
+
+    def receive(self, data, now):
+        return self.spoil(LineSession.receive(self, data, now))
+
+    def expire(self, now):
+        return self.spoil(LineSession.expire(self, now))
+
+
+class Mute(Saboteur):
+    def spoil(self, reply):
+        return b""
+
+
+class Liar(Saboteur):
+    def spoil(self, reply):
+        return reply and talk.frame(reply[1:-3] + bytes([reply[-3] ^ 1]), reply[0])
+
+
+class Chatterbox(Saboteur):
+    replies = 0
+
+    def spoil(self, reply):
+        self.replies += bool(reply)
+        return reply * 2 if self.replies == 5 else reply
+
+
+class Gossip(LineSession):
+    """Says something when another unit is asked."""
+
+    def receive(self, data, now):
+        return LineSession.receive(self, data, now) or (talk.frame(b"\x83\1", 1) if data[:1] == b"\2" else b"")
+
+
+class Hasty(LineSession):
+    """Does not wait before it replies."""
+
+    def __init__(self, *args, **options):
+        LineSession.__init__(self, *args, **options | {"reply_delay": 0.0})
+
+
+class Credulous(LineSession):
+    """Executes whatever looks like a request for it, wherever it stands."""
+
+    def receive(self, data, now):
+        at = data.find(talk.frame(b"\x06\0\1\xbe\xef", 1))
+        if at >= 0:
+            self.store[1].setValues(6, 1, [0xBEEF])
+        return LineSession.receive(self, data, now)
+
+
+@pytest.mark.parametrize(
+    ("session", "fault"),
+    [(Mute, "unanswered"), (Liar, "wrong"), (Gossip, "stray frames"), (Gossip, "into others"), (Hasty, "too early"),
+     (Credulous, "false executions")],
+)
+def test_the_judge_finds(session, fault):
+    # What comes in one piece is found with ease; who hears each byte knows that others send.
+    usb = {"chunk": 64, "late": 0.016} if session is Credulous else {}
+    verdict = run(Setting(quoting=1.0, **usb), 1, 100, session)
+    assert verdict.counts[fault] > 0
+    assert not verdict.faultless
+    complaint = next(one for one in verdict.complaints if one.fault == fault)
+    assert "session." in complaint.program()
+
+
+def test_the_judge_finds_what_is_said_twice():
+    assert run(Setting(), 1, 20, Chatterbox).counts["wrong"] == 1
 
 
 def test_the_same_seed_gives_the_same():

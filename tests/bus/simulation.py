@@ -11,6 +11,8 @@ from bus.line import Line, Noise
 from bus.stations import BROADCAST, Master, Poll, Receiver, Slaves
 from bus.unit import QUOTES, UNIT, Unit
 
+from mbcore.line import LineSession
+
 OTHERS = range(2, 100)
 ABSENT = 200  # units from here on are asked and are not there
 STRAYS = 3  # stray bytes beside a frame that cost nothing
@@ -93,8 +95,8 @@ class Complaint:
 class Verdict:
     """What came of a run.
 
-    Intact are own requests that arrived as sent, with t3.5 of silence but for 3 stray bytes before them, and with silence until the reply but
-    for as many 00. What else stands behind one may be the end of another unit's damaged frame that quotes it: nobody can tell.
+    Intact are own requests that arrived as sent, with t3.5 of silence but for 3 stray bytes before them, and with silence until the reply
+    but for as many 00. What else stands behind one may be the end of another unit's damaged frame that quotes it: nobody can tell.
     """
 
     counts: Counter = field(default_factory=Counter)
@@ -253,8 +255,8 @@ class Judge:
             yield one
 
 
-def run(setting, seed, polls):
-    """Simulate until our unit has been polled `polls` times: a Verdict. The same seed gives the same."""
+def run(setting, seed, polls, session=LineSession):
+    """Simulate until a unit on a `session` has been polled `polls` times: a Verdict. The same seed gives the same."""
     rng = random.Random(seed)
     clock = Clock()
     noise = Noise(random.Random(rng.random()), setting.errors)
@@ -262,7 +264,7 @@ def run(setting, seed, polls):
     judge = Judge(line, setting)
     options = {"frame_gap": line.silence, "reply_delay": line.silence, "reply_deadline": setting.timeout, "echo": "auto",
                "character_time": line.character}
-    unit = Unit(line, rng, judge.executed, judge.replied, options, setting.echo)
+    unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo)
     unit.receiver = Receiver(line, rng, unit.deliver, setting.chunk, setting.late)
     unit.noise = noise if setting.ours_alone else None
     judge.unit = unit

@@ -4,7 +4,6 @@ from adu import block, image, refused, units, words
 from bus import talk
 
 from mbcore import ModbusControlBlock, ModbusRtuFramer
-from mbcore.line import LineSession
 
 UNIT = 1
 SIZE = 256  # registers and bits of each table
@@ -26,13 +25,13 @@ QUOTES = (
 
 
 class Unit:
-    """Unit 1 on `line`, with the session's `options`; it hears itself where `echo` is true.
+    """Unit 1 on `line`, with a session of the class `kind` and its `options`; it hears itself where `echo` is true.
 
     `executed(unit, table, address, values)` is called for every write that it does and where it goes silent, `replied(transmission, reply)`
     when it begins to send.
     """
 
-    def __init__(self, line, rng, executed, replied, options, echo=False):
+    def __init__(self, line, rng, executed, replied, kind, options, echo=False):
         self.line, self.clock = line, line.clock
         self._rng, self._executed, self._replied, self._echo = rng, executed, replied, echo
         tables = {name: [rng.randrange(0x10000) for _ in range(SIZE)] for name in ("hr", "ir")}
@@ -42,8 +41,8 @@ class Unit:
         self.control = ModbusControlBlock()
         store = self._store = units(u1=self.slave)
         store.add_observer(executed)
-        self._options = options
-        self.session = LineSession(ModbusRtuFramer, store, self.control, **options)
+        self._kind, self._options = kind, options
+        self.session = kind(ModbusRtuFramer, store, self.control, **options)
         self.receiver = None
         self.noise = None  # at our receiver alone
         self._deaf = False
@@ -112,7 +111,7 @@ class Unit:
         slave = image(**{name: block(self.slave.getValues(code, 0, SIZE)) for name, code in tables.items()})
         store = units(u1=slave)
         store.add_observer(executed)
-        return LineSession(ModbusRtuFramer, store, **self._options)
+        return self._kind(ModbusRtuFramer, store, **self._options)
 
     # ---- what is asked of it, and what is right -------------------------------------------------------------------------------------
 
