@@ -2,6 +2,7 @@
 # make test    the whole suite against the installed wheel (ARGS="-k tcp" goes to pytest)
 # make lint    style, types and stubs
 # make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
+# make soak    100,000 polls on simulated RS-485 lines of every kind (ARGS goes to tests/bus/soak.py)
 # make wheel   sdist and wheel into dist/
 # make clean   remove all that was built, .venv too
 #
@@ -15,7 +16,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench soak wheel clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -31,6 +32,9 @@ lint: $(VENV)/.with-dev
 
 bench: $(VENV)/.with-test
 	$(VENV)/bin/python tests/bench/run.py $(ARGS)
+
+soak: $(VENV)/.with-test
+	$(RUN) tests/bus/soak.py $(ARGS)
 
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*

@@ -63,6 +63,8 @@ class ModbusServerBase:
 
     #: Of a serial line: its state and its counters.
     line: Line | None = None
+    #: Whether the compiled loop carries the bytes, without Python; else Twisted does.
+    engine = False
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 

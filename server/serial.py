@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
-from mbcore.errors import ConfigurationError
+from mbcore.errors import ConfigurationError, LineError
 from mbcore.line import LineSession
 
 from . import rs485
@@ -140,7 +140,7 @@ class TwistedCarrier:
         try:
             LinePort(self._factory, port, lost)
         except SettingError as error:  # the device went while it was opened
-            raise OSError(*error.args) from error
+            raise LineError(f"the serial port {self._factory.name} has just gone: {error}") from error
 
     def close(self) -> Deferred[None]:
         """Close the port when the last reply is out."""
@@ -154,7 +154,9 @@ def open_line(factory: ModbusSerialFactory) -> Line:
     :raises ConfigurationError: when it cannot be set up as asked
     """
     settings = factory.settings
-    line = factory.line = Line(factory, _carrier(factory), settings.reopen)
+    carrier = _carrier(factory)
+    factory.engine = not isinstance(carrier, TwistedCarrier)
+    line = factory.line = Line(factory, carrier, settings.reopen)
     line.open()
     if settings.session["units"] is None and factory.store.single:
         _log.warning(
