@@ -65,7 +65,8 @@ cdef enum:
     # Bytes kept of what comes while the line waits for Python; as many again are kept by the kernel.
     BACKLOG = 4096
 
-# How long a driver may keep a reply beyond its computed end before the rest is dropped, and how long a UART may take beyond the computed end of a reply, seconds.
+# How long a driver may keep a reply waiting beyond its computed end before the rest is dropped, and how long a UART may take beyond it,
+# seconds.
 cdef double STUCK = 1.0
 cdef double OVERDUE = 0.1
 
@@ -145,7 +146,7 @@ cdef class SerialLoop:
     # Of both threads: written by `show`, read by `look`.
     cdef unsigned int stopping
     cdef unsigned int ended
-    # what the loop stands still for: PYTHON, OBSERVE, or 0
+    # what the loop stands still for, as the session says, or 0
     cdef unsigned int need
     # why it has ended, an errno; 0: it was stopped
     cdef int error
