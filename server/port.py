@@ -17,14 +17,11 @@ from mbcore.errors import ConfigurationError, LineError
 try:
     import fcntl
     import termios
-
-    SettingError = termios.error
 except ImportError:  # pragma: no cover - not a POSIX system
     fcntl = termios = None  # type: ignore[assignment]
 
-    class SettingError(Exception):  # type: ignore[no-redef]
-        """What termios raises elsewhere."""
-
+# What a driver that refuses settings makes termios raise.
+SettingError: type[Exception] = OSError if termios is None else termios.error
 
 _log = logging.getLogger(__name__)
 
