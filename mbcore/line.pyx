@@ -6,6 +6,7 @@ begin; anywhere else only a longer silence shows that it is no piece of another 
 Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 """
 
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, malloc
@@ -140,6 +141,8 @@ cdef class LineSession(Session):
         """Forget what was under way: the line was opened anew, perhaps in the middle of a frame."""
         Session.reset(self)
         self.boundary = False
+        # A silence is one between bytes that were heard.
+        self.last = INFINITY
         self.sent_length = self.matched = 0
         self.unheard = self.suspects = 0
         self.echo = self.echo_asked

@@ -111,7 +111,7 @@ cdef class Session:
         """
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         self.initialised()
-        self.now = self.last = now
+        self.now = now
         if self.asked is not None:
             self.backlog += held
         else:
@@ -126,7 +126,6 @@ cdef class Session:
             if self.attend(PYTHON) != WAIT:
                 data, self.backlog = self.backlog, b""
                 if data:
-                    self.last = now
                     self.absorb(data)
         return self.taken(now)
 
@@ -158,7 +157,7 @@ cdef class Session:
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef Py_ssize_t length = len(held)
         self.initialised()
-        self.now = self.last = now
+        self.now = now
         memset(&frame, 0, sizeof(frame))
         self.framer.delimiter = self.control.control.delimiter
         if 0 < length <= self.framer.longest:
@@ -180,6 +179,7 @@ cdef class Session:
         self.held = 0
         self.out_length = 0
         self.in_noise = False
+        self.final = False
         self.closing = False
 
     cdef int initialised(self) except -1:
@@ -198,6 +198,7 @@ cdef class Session:
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(data)
         cdef const uint8_t* end = at + len(data)
         cdef size_t part
+        self.last = self.now
         while at < end and not self.closing:
             if not self.held:
                 self.at, self.end = at, end
