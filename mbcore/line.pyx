@@ -1,9 +1,9 @@
 """One serial line, which other units share: whose frame it is, where it ends, when a reply may go out. Knows no port and no clock.
 
-On RTU only lengths, the CRC and silence tell frames apart, and bytes come late: a USB adapter delivers every 16 ms, a UART with a FIFO every
-8 or 16 characters. A silence of t3.5 that is seen here may be in the midst of a frame. So a frame counts at once where a frame may begin;
-anywhere else only a longer silence shows that it is no piece of another unit's payload. The rules stand in docs/shared-line.md. Source: Modbus
-over Serial Line V1.02, 2.4 and 2.5.
+On RTU only lengths, the CRC and silence tell frames apart, and bytes come late: a USB adapter delivers every 16 ms, a UART with a FIFO
+every 8 or 16 characters. A silence of t3.5 that is seen here may be in the midst of a frame. So a frame counts at once where a frame may
+begin; anywhere else only a longer silence shows that it is no piece of another unit's payload. The rules stand in docs/shared-line.md.
+Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 """
 
 from libc.stddef cimport ptrdiff_t
@@ -263,7 +263,7 @@ cdef class LineSession(Session):
                 continue
             if self.gap and not self.boundary and not self.final and self.is_mine():
                 # In the midst of other bytes: a piece of another unit's payload, unless silence follows.
-                if frame.consumed == self.end - self.at:
+                if self.only_zeros(self.at + frame.consumed):
                     break
                 self.at += frame.consumed
                 self.counters.discarded_bytes += frame.consumed
@@ -285,6 +285,14 @@ cdef class LineSession(Session):
             self.final = False
             self.boundary = True
         return FED
+
+    cdef bint only_zeros(self, const uint8_t* at) noexcept nogil:
+        # What a transceiver makes when it turns round, or nothing.
+        if self.end - at > STRAY:
+            return False
+        while at < self.end and at[0] == 0:
+            at += 1
+        return at == self.end
 
     cdef bint is_mine(self) noexcept nogil:
         cdef const frame_t* frame = &self.exchange.frame
@@ -367,11 +375,11 @@ cdef class LineSession(Session):
             return True
         if self.echo == ECHO_DROP:
             return passed < ECHO_TIME
+        # A master needs as long again for its request. While nothing is known the echo may be late.
+        if self.character_time and passed < (self.sent_length * self.character_time / 2 if self.unheard else LATE):
+            return True
         if self.unheard:
             return False
-        # Nothing is known yet. A master needs as long again for its request.
-        if self.character_time and passed < self.sent_length * self.character_time / 2:
-            return True
         self.suspects = self.suspects + 1 if passed < LATE else 0
         if self.suspects == SUSPICIOUS:
             self.echo = ECHO_DROP

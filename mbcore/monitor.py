@@ -5,7 +5,6 @@ A frame is as long as its function says, as a request or as a response; the chec
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from mbcore.checksum import crc16
@@ -13,6 +12,7 @@ from mbcore.codec import decode_request, decode_response, request_length, respon
 from mbcore.constants import DiagnosticCode, FunctionCode, Limit
 from mbcore.errors import ConfigurationError, FramingError, RequestError
 from mbcore.framer import Framer, ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer
+from mbcore.framer.base import first_frame
 
 SHORTEST_RTU = 4  # unit id, function code, CRC
 AROUND_PDU = 3
@@ -190,21 +190,14 @@ class Monitor:
 
     def _find_delimited(self, framer: Framer) -> _Found | None:
         held = bytes(self._buffer[self._skipped :])
-        framer.resetFrame()
-        framer.addToFrame(held)
-        whole = framer.checkFrame()
-        self._skipped += len(held) - len(framer.getRawFrame())
+        before, size, unit_id, _, _, pdu = first_frame(framer, held)
+        self._skipped += before
         self._partial = True
-        if not whole:
+        if pdu is None:
             return None
-        head = SimpleNamespace()
-        framer.populateResult(head)
-        pdu = framer.getFrame()
-        size = len(framer.getRawFrame())
-        framer.advanceFrame()
         lengths = (len(pdu), -1)
-        reply = self._is_reply(head.unit_id, pdu, request_length(pdu) in lengths, response_length(pdu) in lengths)
-        return _Found(size - len(framer.getRawFrame()), head.unit_id, pdu, reply)
+        reply = self._is_reply(unit_id, pdu, request_length(pdu) in lengths, response_length(pdu) in lengths)
+        return _Found(size, unit_id, pdu, reply)
 
     def _find_rtu(self, final: bool) -> _Found | None:
         start = self._skipped

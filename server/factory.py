@@ -20,8 +20,8 @@ from .options import (
     check_count,
     check_hook,
     check_identity,
-    check_seconds,
     check_store,
+    check_time,
     find_framer,
     take_options,
 )
@@ -63,6 +63,8 @@ class ModbusServerBase:
 
     #: Of a serial line: its state and its counters.
     line: Line | None = None
+    #: Whether the compiled loop carries the bytes, without Python; else Twisted does.
+    engine = False
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -78,7 +80,7 @@ class ModbusServerBase:
         server_blocks[self.control] = None
         self.ignore_missing_slaves = bool(options.get("ignore_missing_slaves", False))
         self.broadcast_enable = bool(options.get("broadcast_enable", False))
-        self.answer_timeout = check_seconds("answer_timeout", options.get("answer_timeout", ANSWER_TIMEOUT))
+        self.answer_timeout = check_time("answer_timeout", options.get("answer_timeout", ANSWER_TIMEOUT), 0.001, 3600)
         self.trace_packet = check_hook("trace_packet", options.get("trace_packet"))
         self.trace_pdu = check_hook("trace_pdu", options.get("trace_pdu"))
         self.trace_connect = check_hook("trace_connect", options.get("trace_connect"))

@@ -31,7 +31,7 @@ class Carrier(Protocol):
     """What moves the bytes between a port and the line's session."""
 
     def open(self, port: Any, lost: Callable[[str], None]) -> None:
-        """Serve an open ``serial.Serial``, and close it in the end.
+        """Serve an open ``serial.Serial``, and close it in the end; what raises leaves it to the caller.
 
         :param lost: called once, in the reactor's thread, with the reason when the device has gone; the port is closed by then
         """
@@ -80,12 +80,14 @@ class Line:
         :raises ConfigurationError: when it cannot be set up as asked
         """
         try:
-            self._open()
+            port = self._factory.open_port()
         except LineError as error:
             if not self._reopen or error.errno not in ABSENT:
                 raise
             _log.warning("%s; the server waits for it", error)
             self._wait_after(str(error))
+        else:
+            self._serve(port)
 
     def close(self) -> Deferred[None]:
         """Close the line for good, or wait no more."""
@@ -107,8 +109,7 @@ class Line:
         totals, _ = self._look()
         return {"openings": self.openings, "losses": self.losses, **self._factory.session.line_counters(), **totals}
 
-    def _open(self) -> None:
-        port = self._factory.open_port()
+    def _serve(self, port: Any) -> None:
         try:
             self._carrier.open(port, self._lost)
         except BaseException:
@@ -151,7 +152,7 @@ class Line:
     def _try_again(self) -> None:
         self._attempt = None
         try:
-            self._open()
+            self._serve(self._factory.open_port())
         except Exception as error:  # whatever it is, the line must not stay deaf
             self._refused(error)
         else:

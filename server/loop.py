@@ -54,7 +54,8 @@ class LoopCarrier:
         self._port, self._lost = port, lost
         self._gpio = -1
         if direction.kind == "gpio":
-            self._gpio = rs485.request_gpio(direction.chip, direction.line, active=direction.active)
+            line: Any = direction.line
+            self._gpio = rs485.request_gpio(direction.chip, line, active=direction.active)
         elif direction.kind == "rts":
             rs485.check_rts(port.fileno(), factory.name, active=direction.active)
         session = factory.buildSession()

@@ -239,16 +239,6 @@ def check_count(name: str, value: Any, lowest: int) -> int:
     raise ConfigurationError(f"{name} is {value!r}{kind}: give a whole number, {lowest} or more")
 
 
-def check_seconds(name: str, value: Any) -> float:
-    """A time above 0, in seconds.
-
-    :raises ConfigurationError: when it is something else
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
-        return float(value)
-    raise ConfigurationError(f"{name} is {value!r}: give seconds, more than 0")
-
-
 def check_time(name: str, value: Any, lowest: float, highest: float) -> float:
     """A time in ``lowest``..``highest`` seconds.
 

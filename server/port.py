@@ -17,14 +17,11 @@ from mbcore.errors import ConfigurationError, LineError
 try:
     import fcntl
     import termios
-
-    SettingError = termios.error
 except ImportError:  # pragma: no cover - not a POSIX system
     fcntl = termios = None  # type: ignore[assignment]
 
-    class SettingError(Exception):  # type: ignore[no-redef]
-        """What termios raises elsewhere."""
-
+# What a driver that refuses settings makes termios raise.
+SettingError: type[Exception] = OSError if termios is None else termios.error
 
 _log = logging.getLogger(__name__)
 
@@ -47,15 +44,16 @@ OVERRUNS = ("character_overruns", "buffer_overruns")
 _MINI_UART = re.compile("bcm2835-?aux")
 
 
-def open_port(device: str, **settings: Any) -> Any:
+def open_port(device: str, rts: bool | None = None, **settings: Any) -> Any:
     """The open ``serial.Serial`` of ``device``.
 
+    :param rts: how the signal is left after opening, True set; None: as pyserial leaves it, set
     :param settings: pyserial's own: baudrate, bytesize, parity, stopbits, and what else it takes
     :raises LineError: when the port is absent, busy, not permitted or no serial port; its ``errno`` says which
     :raises ConfigurationError: when it does not know the speed or the character format, or its driver drops a part of them
     """
     try:
-        return _open(device, settings)
+        return _open(device, rts, settings)
     except ValueError as error:
         raise ConfigurationError(f"the serial line {device} cannot be set up: {error}") from error
     except (OSError, SettingError) as error:
@@ -117,21 +115,32 @@ def is_pseudo_terminal(device: str) -> bool:
     return os.path.realpath(device).startswith("/dev/pts/")
 
 
-def _open(device: str, settings: dict[str, Any]) -> Any:
+def _open(device: str, rts: bool | None, settings: dict[str, Any]) -> Any:
     try:
-        port = serial.Serial(device, exclusive=True, **settings)
+        port = _new_port(device, rts, settings)
     except SettingError as error:
         if error.args[0] != errno.EINVAL:
             raise
         if not is_pseudo_terminal(device):
             raise ValueError("its driver refuses {baudrate} {bytesize}{parity}{stopbits}".format_map(settings)) from error
         # Debian's libc says so when nothing else is left to be set.
-        port = serial.Serial(device, exclusive=True, **(settings | {"bytesize": 8, "parity": "N"}))
+        port = _new_port(device, rts, settings | {"bytesize": 8, "parity": "N"})
     try:
         _check(port, device, settings)
     except BaseException:
         port.close()
         raise
+    return port
+
+
+def _new_port(device: str, rts: bool | None, settings: dict[str, Any]) -> Any:
+    if rts is None:
+        return serial.Serial(device, exclusive=True, **settings)
+    # pyserial sets it while it opens the port unless it was told before.
+    port = serial.Serial(exclusive=True, **settings)
+    port.rts = rts
+    port.port = device
+    port.open()
     return port
 
 

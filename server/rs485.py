@@ -66,6 +66,11 @@ class Direction(NamedTuple):
     delay_before: float = 0.0  # seconds from switching to the first byte
     delay_after: float = 0.0  # seconds from the end of the last byte to switching back
 
+    @property
+    def idle_rts(self) -> bool | None:
+        """RTS while nothing is sent; None: whatever it is."""
+        return self.active == "low" if self.kind == "rts" else None
+
 
 class KernelMode(NamedTuple):
     """A driver's RS-485 mode."""

@@ -53,6 +53,11 @@ class RunningServer:
         return self.address if isinstance(self.address, str) else self.address[1]
 
     @property
+    def engine(self) -> bool:
+        """Whether the compiled loop carries the bytes, without Python; else Twisted does."""
+        return self.factory.engine
+
+    @property
     def control(self) -> ModbusControlBlock:
         """The server's control block: counters, event log, identity, listen-only mode."""
         return self.factory.control

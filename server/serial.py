@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
-from mbcore.errors import ConfigurationError
+from mbcore.errors import ConfigurationError, LineError
 from mbcore.line import LineSession
 
 from . import rs485
@@ -72,7 +73,7 @@ class ModbusSerialFactory(ModbusServerFactory):
         """
         settings, name = self.settings, self.name
         # inter_byte_timeout=0 makes a read without data fail: the empty read it would be otherwise looks like a line that has gone.
-        port = open_port(name, **settings.port, timeout=0, inter_byte_timeout=0)
+        port = open_port(name, rts=settings.direction.idle_rts, **settings.port, timeout=0, inter_byte_timeout=0)
         try:
             self._tell_dropped(dropped_settings(port, **{word: settings.port[word] for word in FORMAT}))
             if settings.low_latency:
@@ -139,7 +140,7 @@ class TwistedCarrier:
         try:
             LinePort(self._factory, port, lost)
         except SettingError as error:  # the device went while it was opened
-            raise OSError(*error.args) from error
+            raise LineError(f"the serial port {self._factory.name} has just gone: {error}") from error
 
     def close(self) -> Deferred[None]:
         """Close the port when the last reply is out."""
@@ -153,7 +154,9 @@ def open_line(factory: ModbusSerialFactory) -> Line:
     :raises ConfigurationError: when it cannot be set up as asked
     """
     settings = factory.settings
-    line = factory.line = Line(factory, _carrier(factory), settings.reopen)
+    carrier = _carrier(factory)
+    factory.engine = not isinstance(carrier, TwistedCarrier)
+    line = factory.line = Line(factory, carrier, settings.reopen)
     line.open()
     if settings.session["units"] is None and factory.store.single:
         _log.warning(
@@ -165,17 +168,36 @@ def open_line(factory: ModbusSerialFactory) -> Line:
 
 
 def _carrier(factory: ModbusSerialFactory) -> Carrier:
-    """What carries the line's bytes.
+    """What carries the line's bytes: the compiled loop where it can.
 
     :raises ConfigurationError: when that cannot do what the user wants
     """
     settings = factory.settings
-    if settings.engine or settings.realtime:
-        word = "engine" if settings.engine else "realtime"
-        raise ConfigurationError(f"{word} is True, but mbcore has no compiled loop for serial lines here: leave {word} out")
-    if settings.direction.kind in ("rts", "gpio"):
-        raise ConfigurationError(
-            f'direction is "{settings.direction.kind}", for which Twisted is too slow, and there is no compiled loop here: use "kernel"'
-            ' where the driver can, or "auto" with a transceiver that switches itself'
-        )
+    obstacle = "engine is False" if settings.engine is False else _obstacle(factory)
+    if not obstacle:
+        from .loop import LoopCarrier
+
+        return LoopCarrier(factory)
+    wishes = {
+        "engine is True": settings.engine,
+        "realtime is True": settings.realtime,
+        f'direction is "{settings.direction.kind}"': settings.direction.kind in ("rts", "gpio"),
+    }
+    for wish, made in wishes.items():
+        if made:
+            raise ConfigurationError(f"{wish}, which needs the compiled loop, but {obstacle}: leave one of the two out")
     return TwistedCarrier(factory)
+
+
+def _obstacle(factory: ModbusSerialFactory) -> str:
+    """Why the compiled loop can't carry the line's bytes; empty where it can."""
+    if not sys.platform.startswith("linux"):
+        return "this system is not Linux"
+    if factory.protocol is not ModbusSerialProtocol:
+        return f"the factory's protocol is {factory.protocol.__name__}, which sees every byte"
+    for name in ("trace_packet", "trace_pdu"):
+        if getattr(factory, name) is not None:
+            return f"{name} is given, which sees every message"
+    if factory.settings.engine is None and _log.isEnabledFor(logging.DEBUG):
+        return "the log is to show every message (level DEBUG)"
+    return ""

@@ -11,6 +11,7 @@ from mbcore import ModbusRtuFramer, ModbusServerContext
 from mbcore.errors import ConfigurationError
 
 from .options import check_choice, check_count, check_time, check_units
+from .port import is_pseudo_terminal
 from .rs485 import Direction, check_direction
 
 CHARACTER_BITS = 11  # start, 8 data, parity or second stop, stop (Modbus over Serial Line V1.02, 2.5.1)
@@ -49,6 +50,11 @@ class LineSettings:
     engine: bool | None
     #: Run that loop with real-time priority.
     realtime: bool
+
+    @property
+    def character_time(self) -> float:
+        """Seconds that a character takes on the line."""
+        return float(CHARACTER_BITS / self.port["baudrate"])
 
 
 def check_line(given: Mapping[str, Any], framer: type, store: ModbusServerContext) -> LineSettings:
@@ -97,6 +103,7 @@ def _session_keywords(given: Mapping[str, Any], baudrate: int, framer: type, sto
         "reply_delay": delay,
         "reply_deadline": deadline,
         "echo": check_choice("echo", given.get("echo", "auto"), ECHOES),
-        "character_time": CHARACTER_BITS / baudrate,
+        # A pseudo-terminal takes no time.
+        "character_time": 0.0 if is_pseudo_terminal(given.get("port", "/dev/ttyS0")) else CHARACTER_BITS / baudrate,
         "units": check_units(given.get("units"), store),
     }

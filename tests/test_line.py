@@ -216,6 +216,13 @@ def test_a_long_stream_without_a_pause_is_resynchronised_and_nothing_in_it_execu
     assert slave.getValues(3, 1, 1) == [6]
 
 
+@pytest.mark.parametrize("after", [b"", b"\0", b"\0\0\0"])
+def test_behind_more_noise_than_a_frame_has_a_request_is_answered_too(line, after):
+    session = line()
+    session.receive(b"\x55" * 300 + ASKED + after, 1.0)
+    assert told(session, 1.0)[0] == ANSWER
+
+
 def test_after_a_reset_the_first_request_waits_for_silence(line):
     session = line()
     session.reset()
@@ -303,15 +310,32 @@ def test_an_echo_that_equals_its_request_is_not_executed_again(line, echo):
 def test_a_master_that_asks_the_same_again_is_answered(line):
     session = line(echo="auto", character_time=CHARACTER)
     for n in range(20):
-        assert session.receive(WRITTEN, 1.0 + n * 0.03) == WRITTEN, "no echo comes 30 ms later"
+        assert session.receive(WRITTEN, 1.0 + n * 0.04) == WRITTEN, "no echo comes so late"
 
 
-def test_once_a_reply_has_not_come_back_the_same_request_is_one_again(line):
-    session = line(echo="auto", character_time=CHARACTER)
+@pytest.mark.parametrize("character_time", [0.0, CHARACTER])
+def test_once_a_reply_has_not_come_back_the_same_request_is_one_again(line, character_time):
+    session = line(echo="auto", character_time=character_time)
     session.receive(ASKED, 1.0)
     assert session.receive(wrap_rtu(pdu("01 0000 0001")), 1.01) != b""
+    # As fast as the line is: our reply, t3.5, the master's request.
+    step = (8 + 3.5 + 8) * character_time + 0.001
     for n in range(20):
-        assert session.receive(WRITTEN, 2.0 + n * 0.001) == WRITTEN
+        assert session.receive(WRITTEN, 2.0 + n * step) == WRITTEN
+
+
+def test_an_echo_that_comes_as_fast_as_no_master_can_ask_is_one_even_after_one_was_lost(line):
+    session = line(echo="auto", character_time=CHARACTER)
+    session.receive(ASKED, 1.0)
+    assert session.receive(wrap_rtu(pdu("01 0000 0001")), 1.02) != b""
+    assert session.receive(WRITTEN, 2.0) == WRITTEN
+    assert session.receive(WRITTEN, 2.0 + 8 * CHARACTER + 0.001) == b""
+
+
+def test_the_first_echo_may_be_late(line):
+    session = line(echo="auto", character_time=CHARACTER)
+    assert session.receive(WRITTEN, 1.0) == WRITTEN
+    assert session.receive(WRITTEN, 1.0 + 8 * CHARACTER + 0.016) == b""
 
 
 def test_where_nothing_is_known_of_time_an_echo_that_goes_round_is_stopped(line):

@@ -226,10 +226,24 @@ def test_an_error_nobody_thought_of_is_reported_and_the_line_is_tried_again(capl
 
 def test_a_port_that_the_carrier_cannot_serve_is_closed_again():
     device = Device(Port())
-    device.carrier.refusal = OSError(errno.EIO, "gone")
-    with pytest.raises(OSError, match="gone"):
+    device.carrier.refusal = refusal(errno.ENOENT, "there is no GPIO chip /dev/gpiochip9")
+    with pytest.raises(LineError, match="there is no GPIO chip"):
         device.line.open()
     assert device.next.closed
+    assert device.reactor.getDelayedCalls() == []
+
+
+def test_a_carrier_that_fails_at_another_opening_is_waited_for():
+    device = Device(Port())
+    device.line.open()
+    device.carrier.lose("it hung up")
+    device.carrier.refusal = refusal(errno.EIO)
+    device.next = Port()
+    device.pass_time(0.3)
+    assert (device.line.state, device.next.closed) == ("waiting", True)
+    device.carrier.refusal = None
+    device.pass_time(2)
+    assert device.line.state == "open"
 
 
 def test_stopping_while_it_waits_stops():

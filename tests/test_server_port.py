@@ -139,6 +139,16 @@ def test_a_driver_that_refuses_aloud_is_heard(uart, monkeypatch):
         open_port(uart, **FORMAT)
 
 
+@pytest.mark.parametrize("rts", [True, False, None])
+def test_rts_is_told_before_the_port_is_opened(terminal, monkeypatch, rts):
+    written = []
+    monkeypatch.setattr(serial.Serial, "_update_dtr_state", lambda port: None)  # a pseudo-terminal has neither
+    monkeypatch.setattr(serial.Serial, "_update_rts_state", lambda port: written.append(port.rts))
+    with open_port(terminal, rts, **FORMAT) as port:
+        assert port.name == terminal
+    assert written == [rts is not False]
+
+
 def failing(monkeypatch, name, error):
     def fail(*args):
         raise error

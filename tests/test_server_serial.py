@@ -5,20 +5,24 @@ import logging
 import os
 import pty
 import select
+import sys
 import termios
 
 import pytest
 from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
+from live.line import Adapter
 from serial import SerialException
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
-from mbcore import ModbusAsciiFramer, ModbusRtuFramer
+from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError, LineError
 from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
+from mbcore.server.loop import LoopCarrier
 from mbcore.server.serial import ModbusSerialFactory
 
 LINE = {"port": "/dev/ttyX"}
@@ -58,6 +62,29 @@ def test_unit_0_is_a_broadcast_and_absent_units_are_silent():
     for request, unit in ((pdu("06 0000 0005"), 0), (READ, 9), (READ, 1)):
         protocol.dataReceived(wrap_rtu(request, unit))
         factory.reactor.pump([0.01] * 3)
+    assert protocol.transport.value() == wrap_rtu(pdu("03 02 0005"))
+
+
+class Later(ModbusSequentialDataBlock):
+    """A block that answers when its Deferred does."""
+
+    def getValues(self, address, count=1):
+        self.answer = Deferred()
+        return self.answer
+
+
+def test_an_answer_that_comes_before_the_reply_delay_is_over_waits_for_it():
+    sensor = Later(0, [0])
+    reactor = Reactor()
+    factory = ModbusSerialFactory(one_unit(image(hr=sensor)), ModbusRtuFramer, None, LINE | {"reply_delay": 0.5}, reactor=reactor)
+    factory.seconds = reactor.seconds
+    protocol = connect(factory, StringTransport())
+    protocol.dataReceived(wrap_rtu(READ))
+    reactor.advance(0.1)
+    sensor.answer.callback([5])
+    reactor.advance(0.3)
+    assert protocol.transport.value() == b""
+    reactor.pump([0.05] * 4)
     assert protocol.transport.value() == wrap_rtu(pdu("03 02 0005"))
 
 
@@ -103,7 +130,7 @@ def test_a_port_that_does_not_open_is_one_sentence_with_the_way_out(reactor, mon
 @pytest.mark.live
 def test_a_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(reactor, line):
     for _ in range(3):
-        server = StartSerialServer(port=line[1], parity="E", reactor=reactor, defer_reactor_run=True)
+        server = StartSerialServer(port=line[1], parity="E", engine=False, reactor=reactor, defer_reactor_run=True)
         server.stop()
         reactor.advance(1.0)
 
@@ -172,6 +199,7 @@ def test_keywords_are_checked(reactor):
 
 
 def start(reactor, line, *args, **options):
+    options = {"engine": False} | options
     server = StartSerialServer(one_unit(image(hr=block([0x0102]))), *args, port=line[1], reactor=reactor, defer_reactor_run=True, **options)
     server.factory.seconds = reactor.seconds
     [port] = reactor.readers
@@ -251,7 +279,7 @@ def test_a_line_is_opened_once(reactor, line):
 def test_several_lines_are_served_side_by_side(reactor, line):
     other = pty.openpty()
     server, _ = start(reactor, line)
-    second = StartSerialServer(port=os.ttyname(other[1]), reactor=reactor, defer_reactor_run=True)
+    second = StartSerialServer(port=os.ttyname(other[1]), engine=False, reactor=reactor, defer_reactor_run=True)
     assert {port.protocol.factory for port in reactor.readers} == {server.factory, second.factory}
     server.stop()
     second.stop()
@@ -283,36 +311,17 @@ def test_a_line_that_takes_nothing_is_closed_all_the_same(reactor, line):
     port.abortConnection()  # that has gone already
 
 
-class Unplugged:
-    """A stable name, which a pseudo-terminal stands behind while it is plugged in."""
-
-    def __init__(self, path):
-        self.name = path / "usb-X"
-        self.master = None
-
-    def plug(self):
-        self.master, slave = pty.openpty()
-        self.name.symlink_to(os.ttyname(slave))
-        os.close(slave)
-
-    def unplug(self):
-        self.name.unlink()
-        os.close(self.master)
-        self.master = None
-
-
 @pytest.fixture
 def adapter(tmp_path):
-    adapter = Unplugged(tmp_path)
+    adapter = Adapter(tmp_path)
     yield adapter
     if adapter.master is not None:
         adapter.unplug()
 
 
 def start_adapter(reactor, adapter, **options):
-    server = StartSerialServer(
-        one_unit(image(hr=block([0x0102]))), port=adapter.name, units=1, reactor=reactor, defer_reactor_run=True, **options
-    )
+    options = {"units": 1, "engine": False} | options
+    server = StartSerialServer(one_unit(image(hr=block([0x0102]))), port=adapter.name, reactor=reactor, defer_reactor_run=True, **options)
     server.factory.seconds = reactor.seconds
     return server
 
@@ -492,7 +501,7 @@ def warnings_of(caplog):
     ],
 )
 def test_a_context_that_answers_every_unit_id_is_warned_of_once(reactor, line, caplog, context, options, warned):
-    StartSerialServer(context, port=line[1], reactor=reactor, defer_reactor_run=True, **options).stop()
+    StartSerialServer(context, port=line[1], engine=False, reactor=reactor, defer_reactor_run=True, **options).stop()
     sentence = (
         f"serial line {line[1]} answers every unit id, since its context has single=True: where other slaves share the line, give"
         " units=[1] with the ids that are this one's"
@@ -520,7 +529,7 @@ def test_a_pseudo_terminal_without_parity_is_warned_of_once(reactor, adapter, ca
 def test_low_latency_is_asked_for_unless_told_otherwise(reactor, line, monkeypatch, low_latency):
     asked = []
     monkeypatch.setattr(serial, "set_low_latency", lambda port, name: asked.append(name))
-    StartSerialServer(port=line[1], low_latency=low_latency, reactor=reactor, defer_reactor_run=True).stop()
+    StartSerialServer(port=line[1], low_latency=low_latency, engine=False, reactor=reactor, defer_reactor_run=True).stop()
     assert asked == [line[1]] * low_latency
 
 
@@ -542,21 +551,78 @@ def test_the_kernel_is_asked_to_switch_the_transceiver_at_every_opening(reactor,
 def test_a_line_whose_transceiver_cannot_be_switched_is_refused_and_closed(reactor, line):
     with pytest.raises(ConfigurationError, match="has no RS-485 mode"):
         StartSerialServer(port=line[1], direction="kernel", reactor=reactor, defer_reactor_run=True)
-    StartSerialServer(port=line[1], reactor=reactor, defer_reactor_run=True).stop()
+    StartSerialServer(port=line[1], engine=False, reactor=reactor, defer_reactor_run=True).stop()
+
+
+class OwnProtocol(serial.ModbusSerialProtocol):
+    pass
+
+
+def hook(sending, data):
+    return data
+
+
+@pytest.mark.parametrize(
+    ("options", "carrier"),
+    [
+        ({}, LoopCarrier),
+        ({"engine": True}, LoopCarrier),
+        ({"realtime": True}, LoopCarrier),
+        ({"direction": "rts"}, LoopCarrier),
+        ({"direction": "gpio", "direction_line": 4}, LoopCarrier),
+        ({"engine": False}, serial.TwistedCarrier),
+        ({"trace_packet": hook}, serial.TwistedCarrier),
+        ({"trace_pdu": hook}, serial.TwistedCarrier),
+    ],
+)
+def test_the_compiled_loop_carries_the_bytes_where_it_can(options, carrier):
+    line = {name: value for name, value in options.items() if not name.startswith("trace")}
+    traces = {name: value for name, value in options.items() if name.startswith("trace")}
+    assert type(serial._carrier(ModbusSerialFactory(None, None, None, LINE | line, **traces))) is carrier
+
+
+def test_twisted_carries_what_a_protocol_or_the_log_wants_to_see(caplog):
+    factory = ModbusSerialFactory(None, None, None, LINE)
+    factory.protocol = OwnProtocol
+    assert type(serial._carrier(factory)) is serial.TwistedCarrier
+    caplog.set_level(logging.DEBUG)
+    assert type(serial._carrier(ModbusSerialFactory(None, None, None, LINE))) is serial.TwistedCarrier
+    assert type(serial._carrier(ModbusSerialFactory(None, None, None, LINE | {"engine": True}))) is LoopCarrier
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"engine": True}, "engine is True, but mbcore has no compiled loop for serial lines here: leave engine out"),
-        ({"realtime": True}, "realtime is True, but mbcore has no compiled loop for serial lines here: leave realtime out"),
-        ({"direction": "rts"}, 'direction is "rts", for which Twisted is too slow, and there is no compiled loop here'),
-        ({"direction": "gpio", "direction_line": 4}, 'direction is "gpio", for which Twisted is too slow'),
+        (
+            {"engine": True, "trace_pdu": hook},
+            "engine is True, which needs the compiled loop, but trace_pdu is given, which sees every message",
+        ),
+        ({"realtime": True, "engine": False}, "realtime is True, which needs the compiled loop, but engine is False"),
+        ({"direction": "rts", "engine": False}, 'direction is "rts", which needs the compiled loop, but engine is False'),
+        (
+            {"direction": "gpio", "direction_line": 4, "trace_packet": hook},
+            'direction is "gpio", which needs the compiled loop, but trace_packet is given, which sees every message',
+        ),
     ],
 )
-def test_what_only_the_compiled_loop_does_is_refused_without_it(reactor, options, sentence):
-    with pytest.raises(ConfigurationError, match=sentence):
+def test_what_only_the_compiled_loop_does_is_refused_where_it_cannot_carry(reactor, options, sentence):
+    with pytest.raises(ConfigurationError) as caught:
         StartSerialServer(port="/dev/ttyX", reactor=reactor, defer_reactor_run=True, **options)
+    assert str(caught.value) == f"{sentence}: leave one of the two out"
+
+
+def test_the_compiled_loop_is_linuxs(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert type(serial._carrier(ModbusSerialFactory(None, None, None, LINE))) is serial.TwistedCarrier
+    with pytest.raises(ConfigurationError, match="engine is True, which needs the compiled loop, but this system is not Linux"):
+        serial._carrier(ModbusSerialFactory(None, None, None, LINE | {"engine": True}))
+
+
+def test_the_compiled_loop_does_not_see_what_a_protocol_sees():
+    factory = ModbusSerialFactory(None, None, None, LINE | {"engine": True})
+    factory.protocol = OwnProtocol
+    with pytest.raises(ConfigurationError, match="the factory's protocol is OwnProtocol, which sees every byte"):
+        serial._carrier(factory)
 
 
 def test_mbap_on_a_line_recovers_from_a_broken_head():
@@ -571,3 +637,10 @@ def test_replies_of_a_line_are_written_at_once():
     protocol = serial_connection(b"reply")
     protocol.dataReceived(b"request")
     assert protocol.transport.sent == b"reply"
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_the_handle_says_what_carries_the_bytes(reactor, monkeypatch, engine):
+    monkeypatch.setattr(serial.Line, "open", lambda line: None)
+    server = StartSerialServer(port="/dev/ttyX", engine=engine, reactor=reactor, defer_reactor_run=True)
+    assert server.engine is engine

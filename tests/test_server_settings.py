@@ -76,6 +76,7 @@ def test_every_keyword_has_its_place():
         "character_time": pytest.approx(11 / 9600),
         "units": (3, 4, 5),
     }
+    assert settings.character_time == pytest.approx(11 / 9600)
     assert settings.direction == Direction("gpio", "/dev/gpiochip4", 18, "low", 0.001, 0.002)
     assert (settings.reopen, settings.low_latency, settings.engine, settings.realtime) == (False, False, False, True)
 

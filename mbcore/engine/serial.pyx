@@ -1,8 +1,8 @@
 """The serial loop: one line's bytes, silences and direction signal, in a thread of its own, without the GIL.
 
 The port is opened and configured elsewhere. The loop reads, lets the session answer, and sends when the reply is due, whatever Python does
-meanwhile. A request that needs Python (a user's block or custom function) waits for :meth:`SerialLoop.attend`, which the reactor's thread calls when
-:meth:`SerialLoop.fileno` becomes readable; so do observers, who hear of writes in order without holding up the line.
+meanwhile. A request that needs Python (a user's block or custom function) waits for :meth:`SerialLoop.attend`, which the reactor's thread
+calls when :meth:`SerialLoop.fileno` becomes readable; so do observers, who hear of writes in order without holding up the line.
 """
 
 import os
@@ -19,7 +19,7 @@ from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
 )
 from mbcore.line cimport CHUNK, LineSession
-from mbcore.session cimport FED, OBSERVE, PYTHON, WAIT, exchange_t
+from mbcore.session cimport FED, OBSERVE, WAIT, exchange_t
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -118,7 +118,7 @@ cdef class SerialLoop:
     cdef int to_python
     cdef bint stopping
     cdef bint ended
-    # what the loop stands still for: PYTHON, OBSERVE, or 0
+    # what the loop stands still for, as the session says, or 0
     cdef int need
     # why it has ended, an errno; 0: it was stopped
     cdef int error

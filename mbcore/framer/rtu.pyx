@@ -81,10 +81,10 @@ cdef class ModbusRtuFramer(Framer):
                     size = QUERY
                 else:
                     size = 0
-                if size:
-                    best, best_response = size, response
-                else:
+                if not size:
                     pending = True
+                elif not best:
+                    best, best_response = size, response
             elif size + AROUND > MAX_ADU_RTU:
                 continue
             elif length < size + AROUND:

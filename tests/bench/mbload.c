@@ -474,16 +474,18 @@ static int run_rtu(void) {
     int fd = strncmp(o.rtu, "fd:", 3) ? open(o.rtu, O_RDWR | O_NOCTTY | O_NONBLOCK) : atoi(o.rtu + 3);
     if (fd < 0) { perror(o.rtu); return 2; }
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    struct termios tio;
-    if (tcgetattr(fd, &tio)) { perror("tcgetattr"); return 2; }
-    cfmakeraw(&tio);
-    tio.c_cflag |= CLOCAL | CREAD;
-    tio.c_cflag &= ~(tcflag_t)(PARENB | PARODD | CSTOPB | CRTSCTS);
-    if (o.parity != 'N') tio.c_cflag |= PARENB | (o.parity == 'O' ? PARODD : 0);
-    if (o.stop == 2) tio.c_cflag |= CSTOPB;
-    for (unsigned i = 0; i < sizeof speeds / sizeof *speeds; i++)
-        if (speeds[i].b == o.baud) cfsetspeed(&tio, speeds[i].s);
-    tcsetattr(fd, TCSANOW, &tio);
+    if (strncmp(o.rtu, "fd:", 3)) { /* what is open is set: the two ends of a pty share one termios, which is the server's there */
+        struct termios tio;
+        if (tcgetattr(fd, &tio)) { perror("tcgetattr"); return 2; }
+        cfmakeraw(&tio);
+        tio.c_cflag |= CLOCAL | CREAD;
+        tio.c_cflag &= ~(tcflag_t)(PARENB | PARODD | CSTOPB | CRTSCTS);
+        if (o.parity != 'N') tio.c_cflag |= PARENB | (o.parity == 'O' ? PARODD : 0);
+        if (o.stop == 2) tio.c_cflag |= CSTOPB;
+        for (unsigned i = 0; i < sizeof speeds / sizeof *speeds; i++)
+            if (speeds[i].b == o.baud) cfsetspeed(&tio, speeds[i].s);
+        tcsetattr(fd, TCSANOW, &tio);
+    }
     tcflush(fd, TCIOFLUSH);
     uint64_t start = now_ns(), begin = start, seq = 0;
     int warm = o.warm > 0;
@@ -555,7 +557,7 @@ static void usage(void) {
          "      --requests N      stop after N requests in all (use with -w 0)\n"
          "      --expect pattern  check the values too (see the head of mbload.c)\n"
          "  -U, --udp             Modbus over UDP, one request per datagram\n"
-         "      --rtu PATH        RTU on a tty or pty (or fd:N, an open descriptor), one request at a time;\n"
+         "      --rtu PATH        RTU on a tty or pty (or fd:N, an open descriptor, as it is set), one request at a time;\n"
          "                        --baud N (115200) --parity N|E|O --stop 1|2\n"
          "      --gap S           RTU: silence after each answer (0)\n"
          "      --split N         send N bytes at a time (--split-delay S between the pieces)\n"

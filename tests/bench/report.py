@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
-from servers import TITLES
+from servers import LINE_TITLES, TITLES
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]  # server -> metric -> one value per round
 
-# metric -> heading and digits after the point; the order of the columns
-METRICS = {
+
+class Kind(NamedTuple):
+    """What is compared: TCP servers, or servers of a serial line."""
+
+    titles: Mapping[str, str]
+    metrics: Mapping[str, tuple[str, int]]  # metric -> heading and digits after the point; the order of the rows
+    peer: str  # whom the targets are measured by
+    targets: Mapping[str, float]  # what mbcore may need at most, as a part of what the peer needs
+    targets_of: str
+
+
+TCP_METRICS = {
     "cpu_50x1": ("CPU 50 x 1, µs", 2),
     "cpu_50x16": ("CPU 50 x 16, µs", 2),
     "cpu_own": ("CPU own block 50 x 1, µs", 2),
@@ -26,8 +37,10 @@ METRICS = {
     "start_cpu": ("CPU of a start, ms", 1),
     "instructions": ("instructions", 0),
 }
-# What mbcore on Twisted may need at most, as a part of what pymodbus 2.5.3 needs.
-TARGETS = {"cpu_50x1": 0.40, "cpu_50x16": 0.08, "cpu_own": 0.50, "rss_start": 1.0, "rss_load": 1.0, "cold_start": 1.0}
+TCP_TARGETS = {"cpu_50x1": 0.40, "cpu_50x16": 0.08, "cpu_own": 0.50, "rss_start": 1.0, "rss_load": 1.0, "cold_start": 1.0}
+LINE_METRICS = {"p50": ("p50, µs", 1), "p99": ("p99, µs", 1), "cpu": ("CPU, µs", 2)}
+TCP = Kind(TITLES, TCP_METRICS, "pymodbus2", TCP_TARGETS, "the Twisted path")
+LINE = Kind(LINE_TITLES, LINE_METRICS, "libmodbus", {"p50": 1.30}, "the compiled loop")
 
 
 def machine() -> dict[str, str]:
@@ -47,22 +60,22 @@ def ratio(samples: Samples, metric: str, ours: str, theirs: str) -> float | None
     return median(a / b for a, b in zip(*measured, strict=True)) if all(measured) else None
 
 
-def ratios(samples: Samples, ours: str = "mbcore") -> dict[str, dict[str, float]]:
+def ratios(kind: Kind, samples: Samples, ours: str = "mbcore") -> dict[str, dict[str, float]]:
     """Peer -> metric -> ratio of ours to the peer's."""
     return {
-        peer: {metric: value for metric in METRICS if (value := ratio(samples, metric, ours, peer)) is not None}
+        peer: {metric: value for metric in kind.metrics if (value := ratio(samples, metric, ours, peer)) is not None}
         for peer in samples
         if peer != ours and ours in samples
     }
 
 
-def verdicts(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+def verdicts(kind: Kind, found: Mapping[str, Mapping[str, float]]) -> list[str]:
     """One line per target."""
-    against = found.get("pymodbus2", {})
+    against = found.get(kind.peer, {})
     return [
-        f"{METRICS[metric][0].split(',')[0]}: {against[metric]:.3f} of pymodbus 2.5.3's, target {limit:.2f}: "
+        f"{kind.metrics[metric][0].split(',')[0]}: {against[metric]:.3f} of {kind.titles[kind.peer]}'s, target {limit:.2f}: "
         + ("met" if against[metric] <= limit else "NOT MET")
-        for metric, limit in TARGETS.items()
+        for metric, limit in kind.targets.items()
         if metric in against
     ]
 
@@ -81,18 +94,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:]]
 
 
-def markdown(samples: Samples, setting: str) -> str:
-    """The whole page."""
-    used = [metric for metric in METRICS if any(metric in measured for measured in samples.values())]
+def section(kind: Kind, samples: Samples, setting: str) -> list[str]:
+    """The lines on one kind of servers."""
+    used = {metric: shown for metric, shown in kind.metrics.items() if any(metric in measured for measured in samples.values())}
     measured = [
-        [METRICS[metric][0], *(cell(values[metric], METRICS[metric][1]) if metric in values else "" for values in samples.values())]
-        for metric in used
+        [heading, *(cell(values[metric], digits) if metric in values else "" for values in samples.values())]
+        for metric, (heading, digits) in used.items()
     ]
-    found = ratios(samples)
-    compared = [[METRICS[m][0].split(",")[0], *(f"{found[peer][m]:.3f}" if m in found[peer] else "" for peer in found)] for m in used]
-    lines = ["# Servers side by side", "", setting, "", *table(["median (lowest-highest)", *(TITLES[name] for name in samples)], measured)]
+    found = ratios(kind, samples)
+    compared = [
+        [heading.split(",")[0], *(f"{found[peer][metric]:.3f}" if metric in found[peer] else "" for peer in found)]
+        for metric, (heading, _) in used.items()
+    ]
+    lines = [setting, "", *table(["median (lowest-highest)", *(kind.titles[name] for name in samples)], measured)]
     if found:
-        lines += ["", *table(["mbcore divided by", *(TITLES[peer] for peer in found)], compared)]
-    if judged := verdicts(found):
-        lines += ["", "Targets on the Twisted path:", "", *(f"- {line}" for line in judged)]
-    return "\n".join(lines) + "\n"
+        lines += ["", *table([f"{kind.titles['mbcore']} divided by", *(kind.titles[peer] for peer in found)], compared)]
+    if judged := verdicts(kind, found):
+        lines += ["", f"Targets on {kind.targets_of}:", "", *(f"- {line}" for line in judged)]
+    return lines
+
+
+def markdown(tcp: Samples, tcp_setting: str, line: Samples, line_setting: str) -> str:
+    """The whole page."""
+    above, below = section(TCP, tcp, tcp_setting), section(LINE, line, line_setting)
+    return "\n".join(["# Servers side by side", "", *above, "", "## On a serial line", "", *below]) + "\n"

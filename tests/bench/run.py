@@ -1,4 +1,4 @@
-"""`make bench`: Modbus/TCP servers side by side in one interleaved run, each pinned to one core and the load to another.
+"""`make bench`: Modbus servers side by side in one interleaved run, TCP and serial line, each pinned to one core and the load to another.
 
 Every answer is checked; a wrong one makes the run fail (exit status 1), a figure never does: the targets are printed, not enforced.
 CPU time is the server process's own, user and system, per request. Results go to build/bench/result.md and result.json.
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P does not put it there
 
 import report
-from servers import HERE, NAMES, TITLES, BenchError, Running, build, compile_c, run, running
+from servers import HERE, LINE_TITLES, LINES, NAMES, TITLES, BenchError, Running, RunningLine, build, compile_c, run, running, running_line
 
 CACHE = HERE.parents[1] / "build" / "bench"
 CASES = {"50x1": (50, 1), "50x16": (50, 16)}  # connections x requests in flight on each, FC3 x 10 registers
@@ -33,15 +33,18 @@ class Bench:
         cores = sorted(os.sched_getaffinity(0))
         self.load_core, self.server_core = cores[0], cores[-1]
         self.samples: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in commands}
+        self.lines = {name: [*commands[server], *options] for name, (server, *options) in LINES.items() if server in commands}
+        self.line_samples: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in self.lines}
 
-    def load(self, name: str, server: Running, *options: str) -> dict[str, float]:
+    def load(self, title: str, server: Running | RunningLine, *options: str) -> dict[str, float]:
         """Puts load on a server; BenchError when an answer was wrong, late or an exception."""
-        command = [str(self.mbload), "--port", str(server.port), "--pid", str(server.pid), "--expect", "pattern", *options]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        reach, descriptors = server.load
+        command = [str(self.mbload), *reach, "--pid", str(server.pid), "--expect", "pattern", *options]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, pass_fds=descriptors)
         result = json.loads(done.stdout) if done.stdout else {}
         if done.returncode or result["exceptions"]:
             wrong = {key: result[key] for key in ("requests", "error_kinds", "exception_codes") if key in result}
-            raise BenchError(f"{TITLES[name]} answered wrong ({' '.join(options)}): {wrong}")
+            raise BenchError(f"{title} answered wrong ({' '.join(options)}): {wrong}")
         return result
 
     def check(self, name: str) -> None:
@@ -49,7 +52,12 @@ class Bench:
         for command in (self.commands[name], self.own_block(name)):
             if command:
                 with running(name, command, CACHE, self.server_core) as server:
-                    self.load(name, server, "--type", "mix", "--warmup", "0", "--requests", "1600")
+                    self.load(TITLES[name], server, "--type", "mix", "--warmup", "0", "--requests", "1600")
+
+    def check_line(self, name: str) -> None:
+        """The same on a serial line."""
+        with running_line(name, self.lines[name], CACHE, self.server_core) as server:
+            self.load(LINE_TITLES[name], server, "--type", "mix", "--warmup", "0", "--requests", "320")
 
     def start(self, name: str) -> None:
         """One more cold start."""
@@ -73,13 +81,24 @@ class Bench:
         """A server under one case's load; says what it measured."""
         took = self.samples[name]
         result = self.load(
-            name, server, "--conns", str(connections), "--depth", str(depth),
+            TITLES[name], server, "--conns", str(connections), "--depth", str(depth),
             "--warmup", str(self.warm_up), "--duration", str(self.seconds),
         )  # fmt: skip
         took[f"cpu_{case}"].append(result["server_cpu_s"] / result["requests"] * 1e6)
         took[f"p50_{case}"].append(result["p50_us"])
         took[f"p99_{case}"].append(result["p99_us"])
         return f"{case} {took[f'cpu_{case}'][-1]:6.2f} µs/request"
+
+    def measure_line(self, name: str, seconds: float) -> str:
+        """A fresh server on a serial line under load; says what it measured."""
+        took = self.line_samples[name]
+        with running_line(name, self.lines[name], CACHE, self.server_core) as server:
+            warm_up = min(self.warm_up, seconds)
+            result = self.load(LINE_TITLES[name], server, "--warmup", str(warm_up), "--duration", str(seconds))
+        took["p50"].append(result["p50_us"])
+        took["p99"].append(result["p99_us"])
+        took["cpu"].append(result["server_cpu_s"] / result["requests"] * 1e6)
+        return f"p50 {result['p50_us']:6.1f} µs   p99 {result['p99_us']:6.1f} µs"
 
     def own_block(self, name: str) -> list[str]:
         """The command of a server whose holding registers are a user's data block; empty where there is none."""
@@ -92,9 +111,9 @@ class Bench:
             old.unlink()
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", *self.commands[name]]
         with running(name, command, CACHE, self.server_core, patience=180) as server:
-            self.load(name, server, "--warmup", "0", "--requests", "500", "--timeout", "30", "--duration", "300")
+            self.load(TITLES[name], server, "--warmup", "0", "--requests", "500", "--timeout", "30", "--duration", "300")
             run(["callgrind_control", "-z", str(server.pid)], "callgrind can't be set to zero:")
-            self.load(name, server, "--warmup", "0", "--requests", str(requests), "--timeout", "30", "--duration", "300")
+            self.load(TITLES[name], server, "--warmup", "0", "--requests", str(requests), "--timeout", "30", "--duration", "300")
             run(["callgrind_control", "-d", str(server.pid)], "callgrind gives no profile:")
             lines = Path(f"{profile}.1").read_text().splitlines()
         total = next(int(line.split()[1]) for line in lines if line.startswith("summary:"))
@@ -119,8 +138,9 @@ def arguments() -> argparse.Namespace:
     chosen.servers = list(dict.fromkeys(chosen.servers.split(",")))
     if unknown := set(chosen.servers) - set(NAMES):
         parser.error(f"unknown server {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
+    chosen.line_seconds = chosen.seconds
     if chosen.quick:
-        chosen.rounds, chosen.seconds, chosen.starts = 1, 0.5, 3
+        chosen.rounds, chosen.seconds, chosen.line_seconds, chosen.starts = 1, 0.5, 0.1, 3
     if chosen.rounds < 1 or chosen.starts < 1 or chosen.seconds <= 0:
         parser.error("--rounds, --starts and --seconds must be above zero")
     if chosen.instructions and not shutil.which("valgrind"):
@@ -141,6 +161,9 @@ def main() -> None:
     for name in bench.commands:
         bench.check(name)
         say(f"{TITLES[name]}: answers are right")
+    for name in bench.lines:
+        bench.check_line(name)
+        say(f"{LINE_TITLES[name]}: answers on a serial line are right")
     for number in range(1, chosen.starts + 1):
         say(f"cold start {number} of {chosen.starts}")
         for name in bench.commands:
@@ -148,6 +171,8 @@ def main() -> None:
     for number in range(1, chosen.rounds + 1):
         for name in bench.commands:
             say(f"round {number} of {chosen.rounds}   {TITLES[name]:15} {bench.measure(name)}")
+        for name in bench.lines:
+            say(f"round {number} of {chosen.rounds}   line, {LINE_TITLES[name]:21} {bench.measure_line(name, chosen.line_seconds)}")
     if chosen.instructions:
         for name in bench.commands:
             say(f"counting instructions of {TITLES[name]}")
@@ -160,9 +185,22 @@ def main() -> None:
         f"cold starts: {chosen.starts}; servers on core {bench.server_core}, load on core {bench.load_core}. "
         f"{machine['cpu']}, {machine['system']}, Python {machine['python']}, Twisted {machine['twisted']}, {time.strftime('%Y-%m-%d')}."
     )
-    page = report.markdown(bench.samples, setting)
+    line_setting = (
+        "RTU at 115200 Bd over a pseudo-terminal whose other end is the load generator's: FC3 x 10 registers, one request at a time, "
+        "from the first byte written to the last one read. Reply delay 0 (pymodbus and libmodbus have none); pymodbus 2.5.3: its Twisted "
+        f"server, timeout=0. Rounds: {chosen.rounds} of {chosen.line_seconds:g} s between those of TCP, on the same cores."
+    )
+    page = report.markdown(bench.samples, setting, bench.line_samples, line_setting)
     (CACHE / "result.md").write_text(page)
-    figures = {"machine": machine, "setting": setting, "samples": bench.samples, "ratios": report.ratios(bench.samples)}
+    figures = {
+        "machine": machine,
+        "setting": setting,
+        "samples": bench.samples,
+        "ratios": report.ratios(report.TCP, bench.samples),
+        "line_setting": line_setting,
+        "line_samples": bench.line_samples,
+        "line_ratios": report.ratios(report.LINE, bench.line_samples),
+    }
     (CACHE / "result.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(page)
 

@@ -1,24 +1,28 @@
-/* server_c - a minimal Modbus/TCP server: one thread, one epoll set, one unit.
+/* server_c - a minimal Modbus server: one thread; TCP from one epoll set, or RTU on one serial line.
  *
  *   cc -O2 -Wall -Wextra -o server_c server_c.c
  *
  * The limit that other servers are compared with: every request is decoded, checked (01, 03, 02, in the order of the
  * Application Protocol) and answered from a real store; all requests of one read are answered by one send.
- * Function codes 1-6, 15, 16, 23. It answers every unit id, has no limits on connections and no time-outs.
+ * Function codes 1-6, 15, 16, 23. On TCP it answers every unit id, has no limits on connections and no time-outs. On a line it is
+ * unit 1; a frame's length follows from its function code, and after a silence or a wrong frame it starts over.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <termios.h>
 #include <unistd.h>
 
-enum { MBAP = 7, MAX_ADU = 260, TABLE = 1000, IN_SIZE = 4096, OUT_SIZE = 8192 };
+enum { MBAP = 7, MAX_ADU = 260, UNIT = 1, SILENCE_MS = 50, TABLE = 1000, IN_SIZE = 4096, OUT_SIZE = 8192 };
 enum { ILLEGAL_FUNCTION = 1, ILLEGAL_ADDRESS = 2, ILLEGAL_VALUE = 3 };
 
 static uint8_t coils[TABLE], discrete_inputs[TABLE];
@@ -180,17 +184,96 @@ static void accept_one(int listener) {
     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = c});
 }
 
+/* ---- serial line -------------------------------------------------------------------------------------------- */
+static uint16_t crc_table[256];
+
+static void fill_crc_table(void) {
+    for (unsigned i = 0; i < 256; i++) {
+        unsigned crc = i;
+        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xA001 : crc >> 1;
+        crc_table[i] = (uint16_t)crc;
+    }
+}
+static unsigned crc16(const uint8_t *p, int n) {
+    unsigned crc = 0xFFFF;
+    while (n--) crc = crc >> 8 ^ crc_table[(crc ^ *p++) & 0xFF];
+    return crc;
+}
+/* A request's length with unit and CRC. 0: not known yet, -1: no such function. */
+static int rtu_length(const uint8_t *b, int have) {
+    if (have < 2) return 0;
+    switch (b[1]) {
+    case 1: case 2: case 3: case 4: case 5: case 6: return 8;
+    case 15: case 16: return have < 7 ? 0 : 9 + b[6];
+    case 23: return have < 11 ? 0 : 13 + b[10];
+    default: return -1;
+    }
+}
+static int open_line(const char *path) {
+    struct termios settings;
+    int fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || tcgetattr(fd, &settings)) return -1;
+    cfmakeraw(&settings);
+    settings.c_cflag |= CLOCAL | CREAD;
+    cfsetspeed(&settings, B115200);
+    return tcsetattr(fd, TCSANOW, &settings) ? -1 : fd;
+}
+/* Serves until the line is gone. */
+static void serve_line(int fd) {
+    uint8_t in[2 * MAX_ADU], out[MAX_ADU];
+    int used = 0, length;
+    for (;;) {
+        struct pollfd line = {.fd = fd, .events = POLLIN};
+        if (!poll(&line, 1, used ? SILENCE_MS : -1)) used = 0;
+        ssize_t n = read(fd, in + used, sizeof in - (size_t)used);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (n <= 0) return;
+        used += (int)n;
+        while ((length = rtu_length(in, used)) && length <= used) {
+            if (length < 0 || crc16(in, length)) { /* over a frame with its CRC it is 0 */
+                used = 0;
+                break;
+            }
+            if (in[0] == UNIT) {
+                out[0] = UNIT;
+                int size = 1 + answer(in + 1, length - 3, out + 1);
+                unsigned crc = crc16(out, size);
+                out[size++] = (uint8_t)crc;
+                out[size++] = (uint8_t)(crc >> 8);
+                if (write(fd, out, (size_t)size) != size) return;
+            }
+            memmove(in, in + length, (size_t)(used -= length));
+        }
+    }
+}
+
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"port", required_argument, NULL, 'p'}, {0}};
+    static const struct option options[] = {{"port", required_argument, NULL, 'p'}, {"serial", required_argument, NULL, 's'}, {0}};
+    const char *serial = NULL;
     int port = 0, one = 1, option;
-    while ((option = getopt_long(argc, argv, "p:", options, NULL)) == 'p') port = atoi(optarg);
-    if (option != -1 || port < 1 || port > 65535) {
-        fprintf(stderr, "usage: server_c --port N\n");
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1 && option != '?')
+        if (option == 's') serial = optarg;
+        else port = atoi(optarg);
+    if (option != -1 || (!serial && (port < 1 || port > 65535))) {
+        fprintf(stderr, "usage: server_c --port N | --serial PATH\n");
         return 2;
     }
     for (unsigned a = 0; a < TABLE; a++) { /* the pattern that mbload --expect pattern knows */
         holding_registers[a] = input_registers[a] = (uint16_t)(a * 40503u + 0x1234);
         coils[a] = discrete_inputs[a] = __builtin_popcount(a) & 1;
+    }
+    if (serial) {
+        int line = open_line(serial);
+        if (line < 0) {
+            perror(serial);
+            return 1;
+        }
+        fill_crc_table();
+        puts("ready");
+        fflush(stdout);
+        serve_line(line);
+        fprintf(stderr, "server_c: %s is gone\n", serial);
+        return 1;
     }
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -1,4 +1,4 @@
-"""A Modbus/TCP server of mbcore on Twisted with a plain context."""
+"""A Modbus server of mbcore with a plain context: TCP on Twisted, or RTU on a serial line."""
 
 import argparse
 
@@ -8,7 +8,10 @@ from mbcore.server import StartTcpServer
 SIZE = 1000
 
 options = argparse.ArgumentParser(description=__doc__)
-options.add_argument("--port", type=int, required=True)
+carrier = options.add_mutually_exclusive_group(required=True)
+carrier.add_argument("--port", type=int)
+carrier.add_argument("--serial", metavar="PATH")
+options.add_argument("--twisted", action="store_true", help="Twisted carries the line's bytes, not the compiled loop")
 options.add_argument("--own-block", action="store_true", help="holding registers in a data block whose getValues is Python's")
 chosen = options.parse_args()
 
@@ -32,4 +35,25 @@ slave = ModbusSlaveContext(
     hr=(OwnBlock if chosen.own_block else ModbusSequentialDataBlock)(1, registers),
     ir=ModbusSequentialDataBlock(1, registers),
 )
-StartTcpServer(ModbusServerContext(slaves=slave, single=True), address=("127.0.0.1", chosen.port))
+context = ModbusServerContext(slaves=slave, single=True)
+
+
+def serve_line(port):
+    """RTU without a reply delay; says on standard output when the port is open."""
+    from twisted.internet import reactor
+
+    from mbcore import ModbusRtuFramer
+    from mbcore.server import StartSerialServer
+
+    StartSerialServer(
+        context, framer=ModbusRtuFramer, port=port, baudrate=115200, units=[1], reply_delay=0, engine=not chosen.twisted,
+        defer_reactor_run=True,
+    )  # fmt: skip
+    print("ready", flush=True)
+    reactor.run()
+
+
+if chosen.serial:
+    serve_line(chosen.serial)
+else:
+    StartTcpServer(context, address=("127.0.0.1", chosen.port))

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -12,10 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("mbcore", "pymodbus2", "libmodbus", "c")
 TITLES = {"mbcore": "mbcore", "pymodbus2": "pymodbus 2.5.3", "libmodbus": "libmodbus", "c": "C, epoll"}
+# On a serial line, name -> server and options; mbcore is there twice.
+LINES = {
+    "mbcore": ("mbcore",),
+    "mbcore_twisted": ("mbcore", "--twisted"),
+    "pymodbus2": ("pymodbus2",),
+    "libmodbus": ("libmodbus",),
+    "c": ("c",),
+}
+LINE_TITLES = {**TITLES, "mbcore": "mbcore, compiled loop", "mbcore_twisted": "mbcore on Twisted", "c": "C, poll"}
 CFLAGS = ("-O2", "-Wall", "-Wextra")
 
 # Unit 1: ten holding registers from address 0, and the answer with the values of mbload's pattern.
@@ -36,10 +47,28 @@ class Running:
     cold_start: float  # seconds from the start of the process to the first answer
     start_cpu: float  # seconds of CPU time that it used for that
 
+    @property
+    def load(self) -> tuple[list[str], tuple[int, ...]]:
+        """Options of mbload that reach it, and descriptors that mbload needs for that."""
+        return ["--port", str(self.port)], ()
+
     def rss(self) -> int:
         """Resident memory now, in KB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
+
+
+@dataclass(frozen=True)
+class RunningLine:
+    """A server that has opened its serial line: a pseudo-terminal, whose other end is here."""
+
+    pid: int
+    end: int
+
+    @property
+    def load(self) -> tuple[list[str], tuple[int, ...]]:
+        """Options of mbload that reach it, and descriptors that mbload needs for that."""
+        return ["--rtu", f"fd:{self.end}"], (self.end,)
 
 
 def run(command: Sequence[str | Path], failure: str) -> str:
@@ -93,7 +122,7 @@ def link_mbcore(python: Path) -> None:
 
 
 def build(names: Iterable[str], cache: Path) -> dict[str, list[str]]:
-    """Builds what the named servers need; name -> command line, which lacks `--port N`."""
+    """Builds what the named servers need; name -> command line, which lacks `--port N` or `--serial PATH`."""
     names, commands = list(names), {}
     python = make_venv(cache) if {"mbcore", "pymodbus2"} & set(names) else None
     for name in names:
@@ -132,15 +161,7 @@ def ask(port: int) -> bytes:
 def running(name: str, command: Sequence[str], cache: Path, core: int, patience: float = 30) -> Iterator[Running]:
     """A server on a port of its own, pinned to a core; it has answered once (within `patience` seconds) and is gone afterwards."""
     port, log = free_port(), cache / f"{name}.log"
-    mine = os.sched_getaffinity(0)
-    with log.open("w") as output:
-        os.sched_setaffinity(0, {core})  # the child is born there
-        start = time.perf_counter()
-        try:
-            process = subprocess.Popen([*command, "--port", str(port)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        finally:
-            os.sched_setaffinity(0, mine)
-    try:
+    with started(TITLES[name], [*command, "--port", str(port)], log, core) as (process, start):
         while True:
             try:
                 answer = ask(port)
@@ -154,8 +175,39 @@ def running(name: str, command: Sequence[str], cache: Path, core: int, patience:
         if answer != ANSWER:
             raise BenchError(f"{TITLES[name]} answered {answer.hex(' ')} instead of {ANSWER.hex(' ')}.")
         yield Running(process.pid, port, cold_start, start_cpu)
+
+
+@contextlib.contextmanager
+def running_line(name: str, command: Sequence[str], cache: Path, core: int, patience: float = 30) -> Iterator[RunningLine]:
+    """A server on a serial line of its own, pinned to a core; it has said "ready" (within `patience` seconds) and is gone afterwards.
+
+    Its line is one pseudo-terminal, whose other end the load generator holds: nobody stands between the two.
+    """
+    title, log = LINE_TITLES[name], cache / f"line.{name}.log"
+    end, port = (os.fdopen(descriptor, "r+b", buffering=0) for descriptor in os.openpty())
+    command = [*command, "--serial", os.ttyname(port.fileno())]
+    with end, port, started(title, command, log, core, stdout=subprocess.PIPE) as (process, _), process.stdout as said:
+        if not select.select([said], [], [], patience)[0] or said.readline() != b"ready\n":
+            raise BenchError(f"{title} did not start: {log.read_text().strip()[-2000:]}")
+        port.close()  # the server alone has it open now, so that the load generator sees when it ends
+        yield RunningLine(process.pid, end.fileno())
+
+
+@contextlib.contextmanager
+def started(title: str, command: Sequence[str], log: Path, core: int, stdout: Any = None) -> Iterator[tuple[Any, float]]:
+    """A process born on a core, and when; it is gone afterwards, and an error if it was before. What it says goes to the log."""
+    mine = os.sched_getaffinity(0)
+    with log.open("w") as output:
+        os.sched_setaffinity(0, {core})
+        start = time.perf_counter()
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout or output, stderr=output)
+        finally:
+            os.sched_setaffinity(0, mine)
+    try:
+        yield process, start
         if process.poll() is not None:
-            raise BenchError(f"{TITLES[name]} ended by itself: {log.read_text().strip()[-2000:]}")
+            raise BenchError(f"{title} ended by itself: {log.read_text().strip()[-2000:]}")
     finally:
         process.terminate()
         try:

@@ -39,3 +39,22 @@ class Line:
         self._thread.join()
         for descriptor in (self._wake_reader, self._client, self._device, *self._ports):
             os.close(descriptor)
+
+
+class Adapter:
+    """A serial port under a name that stays, `name` in the folder `path`; `master` is the other end, while it is plugged in."""
+
+    def __init__(self, path):
+        self.name = path / "usb-X"
+        self.master = None
+
+    def plug(self):
+        self.master, port = os.openpty()
+        tty.setraw(port)
+        self.name.symlink_to(os.ttyname(port))
+        os.close(port)
+
+    def unplug(self):
+        self.name.unlink()
+        os.close(self.master)
+        self.master = None
