@@ -19,6 +19,17 @@ PATIENCE = 50  # characters that the least patient master waits
 rates = st.sampled_from([0.0, 1e-3, 1e-2])
 shares = st.sampled_from([0.0, 0.05, 0.3, 1.0])
 
+
+
+def bearable(setting):
+    """As it is, with a master that waits long enough for its speed, and without noise in an echo.
+
+    A damaged echo of a write and a master that asks again are the same bytes.
+    """
+    quiet = {"errors": 0.0, "bursts": 0.0, "strays": 0.0} if setting.echo else {}
+    return replace(setting, timeout=max(setting.timeout, PATIENCE * 11 / setting.baudrate), **quiet)
+
+
 any_line = st.builds(
     Setting,
     baudrate=st.sampled_from([4800, 9600, 19200, 38400, 115200]),
@@ -39,7 +50,7 @@ any_line = st.builds(
     echo=st.booleans(),
     ours_alone=st.booleans(),
     timeout=st.sampled_from([0.15, 0.2, 0.5, 1.0]),
-).map(lambda setting: replace(setting, timeout=max(setting.timeout, PATIENCE * 11 / setting.baudrate)))
+).map(bearable)
 
 
 def found_right(verdict):
