@@ -140,6 +140,7 @@ class Judge:
         self._arrived = False  # its bytes came off the line as they were sent
         self._write = None  # what it has still to write
         self._replies = []  # when they began
+        self._complete = 0.0  # when its last byte came: noise may have said it a character sooner
         self._telling = 0  # replies that differ from their requests
         self._shadow = None
 
@@ -188,6 +189,7 @@ class Judge:
             return None, None
         gap = self.line.silence + self.line.character - edge
         before, after = at, at + len(frame)
+        self._complete = times[after - 1]
         while before > 0 and times[before] - times[before - 1] < gap:
             before -= 1
         end = bisect.bisect(times, self._replies[0]) if self._replies else len(times)
@@ -219,7 +221,7 @@ class Judge:
         expected = talk.frame(self.unit.answer(poll.pdu), UNIT)
         if reply != expected:
             self.complain("wrong", f"{reply.hex(' ')} sent, right is {expected.hex(' ')}")
-        waited = now - poll.transmission.frame_end
+        waited = now - self._complete
         self.verdict.worst = max(self.verdict.worst, waited)
         if waited < self.reply_delay - 1e-9:
             self.complain("too early", f"replied {1000 * waited:.3f} ms after the request, {1000 * self.reply_delay:.3f} are asked for")
