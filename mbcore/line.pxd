@@ -28,6 +28,7 @@ cdef class LineSession(Session):
     cdef double reply_delay
     cdef double reply_deadline
     cdef double character_time
+    cdef bint paced
     cdef line_counters_t counters
 
     # the buffer begins where a frame may begin
@@ -47,6 +48,8 @@ cdef class LineSession(Session):
     cdef int sent_length
     cdef int spoken_length
     cdef int matched
+    # bytes that have come since
+    cdef Py_ssize_t heard_since
     cdef double sent_at
     # the reply equals its request
     cdef bint ambiguous

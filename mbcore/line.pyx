@@ -46,8 +46,6 @@ cdef double FIFO = 16
 cdef double GAP = 3.5
 # How long a frame may pause and still go on, in such times: a busy machine reads later still.
 cdef double PATIENCE = 2.5
-# How long an adapter that echoes may take over it, seconds.
-cdef double ECHO_TIME = 0.25
 # t3.5 above 19200 Bd, seconds (2.5.1.1)
 cdef double FAST_GAP = 0.00175
 
@@ -64,13 +62,15 @@ cdef class LineSession(Session):
     :param reply_delay: seconds from the end of a request to its reply at least; 0: at once
     :param reply_deadline: seconds from the end of a request after which it isn't answered any more; 0: always answered
     :param echo: "drop": the adapter hears what it sends; "none": it does not; "auto": found out
-    :param character_time: seconds that a character takes; with "auto" the time in which an echo comes. 0: unknown
+    :param character_time: seconds that a character takes at most: how long a reply is on its way, and its echo
+    :param paced: whether it takes that long at least; a pseudo-terminal takes no time
     :raises ConfigurationError: ``framer`` is no framer class, or ``echo`` is another word
     """
 
     def __init__(
         self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, units=None, double frame_gap=FAST_GAP,
-        double reply_delay=0.0, double reply_deadline=0.0, echo="none", double character_time=0.0, **options,
+        double reply_delay=0.0, double reply_deadline=0.0, echo="none", double character_time=0.0,
+        paced=True, **options,
     ):
         options["broadcast_enable"] = True
         Session.__init__(self, framer, store, control, **options)
@@ -92,6 +92,7 @@ cdef class LineSession(Session):
             self.answer_timeout = min(self.answer_timeout, reply_deadline / 2)
         self.echo = self.echo_asked = _ECHO[echo]
         self.character_time = character_time
+        self.paced = paced and character_time > 0
         self.boundary = True
         if units is not None:
             self.choose(units)
@@ -176,6 +177,7 @@ cdef class LineSession(Session):
         if not self.held and now >= self.last + self.late:
             self.boundary = True
         self.last = now
+        self.heard_since += length
         self.stage = SPEAKING
         heard = self.hear(data, length, now)
         memcpy(self.buffer + self.held, data + heard, length - heard)
@@ -198,7 +200,6 @@ cdef class LineSession(Session):
         """The time `next_time` has come; FED, or what the loop has stopped for. The end of what it has taken is kept by the caller."""
         self.at, self.end = self.buffer, self.buffer + self.held
         if self.matched and now >= self.last + self.late:
-            self.count_unheard()
             self.give_back()
             self.end = self.buffer + self.held
             return self.feed()
@@ -355,6 +356,7 @@ cdef class LineSession(Session):
         if self.echo != ECHO_NONE:
             memcpy(self.sent, self.out, self.sent_length)
             self.matched = 0
+            self.heard_since = 0
             self.sent_at = now
             self.ambiguous = self.sent_length == self.request_length and not memcmp(self.sent, self.request, self.sent_length)
 
@@ -381,13 +383,12 @@ cdef class LineSession(Session):
         elif heard < length:
             if self.matched and self.echo == ECHO_DROP:
                 self.counters.collisions += 1
-            self.count_unheard()
             self.give_back()
         return heard
 
     cdef double echo_time(self) noexcept nogil:
-        # Who echoes for sure may take longer.
-        return ECHO_TIME if self.echo == ECHO_DROP else self.late
+        # Who echoes for sure may be read even later, by a busy machine.
+        return PATIENCE * self.late if self.echo == ECHO_DROP else self.late
 
     cdef bint is_echo(self, double now) noexcept nogil:
         """Whether what has come back is our reply, and not a master that asks again: the reply may equal its request."""
@@ -397,12 +398,12 @@ cdef class LineSession(Session):
         self.doubt = False
         if not self.ambiguous:
             self.echo = ECHO_DROP
-        elif passed < sending / 2:
+        elif self.paced and passed < sending / 2:
             # No master could have asked again yet.
             pass
         elif self.echo == ECHO_DROP or self.unheard or passed >= self.late:
-            heard = self.echo == ECHO_DROP and passed < ECHO_TIME
-        elif self.character_time and not self.doubted:
+            heard = self.echo == ECHO_DROP and passed < self.echo_time()
+        elif self.paced and not self.doubted:
             # Nothing is known. If it was no echo the master asks once more, later than an echo comes.
             self.doubt = True
         else:
@@ -422,15 +423,23 @@ cdef class LineSession(Session):
     cdef bint is_own(self, const uint8_t* adu, int length) noexcept nogil:
         """Whether a frame, which may stand among noise, is what was sent last."""
         cdef bint doubt = self.doubt
+        cdef Py_ssize_t before = self.heard_since - (self.end - adu)
         self.doubt = False
-        if self.echo == ECHO_NONE or length != self.spoken_length or memcmp(adu, self.sent, length):
+        if self.echo == ECHO_NONE or not self.spoken_length:
+            return False
+        if length != self.spoken_length or memcmp(adu, self.sent, length):
+            if not before:
+                # Someone else's is the first that is heard.
+                self.count_unheard()
+            self.spoken_length = 0
             return False
         if doubt:
             # The same once more: perhaps it was the master who asked.
             self.doubted = True
             self.spoken_length = 0
             return False
-        return self.is_echo(self.last)
+        # Behind as many bytes as it has, those were it, damaged.
+        return before < (length + 1) // 2 and self.is_echo(self.last)
 
     cdef void give_back(self) noexcept nogil:
         """What came was no echo."""

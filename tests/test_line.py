@@ -439,6 +439,21 @@ def test_an_echo_among_noise_is_not_executed(line, before, known):
     assert session.receive(WRITTEN, 4.0) == WRITTEN, "asked again, much later"
 
 
+def test_a_pseudo_terminal_takes_no_time(line):
+    session = line(echo="auto", character_time=CHARACTER, paced=False)
+    for n in range(10):
+        assert session.receive(WRITTEN, 1.0 + n * 0.001) == WRITTEN, "a master that repeats itself as fast as it likes"
+
+
+def test_a_request_that_is_repeated_because_its_answer_was_lost_is_answered(line):
+    # On an adapter that echoes; that of the answer was damaged.
+    session = line(echo="drop", character_time=CHARACTER)
+    assert session.receive(WRITTEN, 1.0) == WRITTEN
+    session.receive(WRITTEN[:3] + b"\x99\x99", 1.0 + 8 * CHARACTER)
+    told(session, 1.02)
+    assert session.receive(WRITTEN, 1.15) == WRITTEN
+
+
 def test_an_adapter_that_stops_echoing_is_noticed(line):
     session = line(echo="auto")
     session.receive(ASKED, 1.0)
