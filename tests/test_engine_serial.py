@@ -995,3 +995,11 @@ def test_a_schedule_that_does_not_exist_is_told(bus):
     assert served.wants_python(), "that it is refused"
     served.ask(ASKED, ANSWER)
     assert served.loop.schedule_errno == errno.EINVAL
+
+
+def test_a_real_time_schedule_where_it_is_permitted(bus):
+    served = bus(line={"priority": 1})
+    served.ask(ASKED, ANSWER)
+    permitted = not served.loop.schedule_errno
+    assert os.sched_getscheduler(served.thread_id) == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
+    assert permitted or served.loop.schedule_errno == errno.EPERM
