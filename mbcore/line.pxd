@@ -28,8 +28,6 @@ cdef class LineSession(Session):
     cdef double reply_delay
     cdef double reply_deadline
     cdef double character_time
-    cdef bint chosen
-    cdef uint8_t[256] answers
     cdef line_counters_t counters
 
     # the buffer begins where a frame may begin
@@ -53,6 +51,7 @@ cdef class LineSession(Session):
     cdef int unheard
     cdef int suspects
 
+    cdef int choose(self, object units) except -1
     cdef int begin(self, const uint8_t* data, int length, double now) noexcept nogil
     cdef int tick(self, double now) noexcept nogil
     cdef double next_time(self) noexcept nogil

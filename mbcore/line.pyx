@@ -9,7 +9,7 @@ Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport malloc
+from libc.stdlib cimport calloc, malloc
 from libc.string cimport memcmp, memcpy
 
 from cpython.bytes cimport PyBytes_AsString
@@ -92,15 +92,21 @@ cdef class LineSession(Session):
         self.echo = self.echo_asked = _ECHO[echo]
         self.character_time = character_time
         self.boundary = True
-        self.chosen = units is not None
-        for unit_id in units or ():
-            if not 0 <= unit_id <= 0xFF:
-                raise ConfigurationError(f"the unit id {unit_id!r} is not in 0..255")
-            self.answers[<uint8_t> unit_id] = True
-        self.answers[0] = True
+        if units is not None:
+            self.choose(units)
         self.buffer = <uint8_t*> malloc(BUFFER)
         if self.buffer == NULL:
             raise MemoryError()
+
+    cdef int choose(self, object units) except -1:
+        self.answered = <uint8_t*> calloc(256, 1)
+        if self.answered == NULL:
+            raise MemoryError()
+        for unit_id in units:
+            if not 0 <= unit_id <= 0xFF:
+                raise ConfigurationError(f"the unit id {unit_id!r} is not in 0..255")
+            self.answered[<uint8_t> unit_id] = True
+        return 0
 
     # ---- the Python face --------------------------------------------------------------------------------------------------------------
 
@@ -299,9 +305,11 @@ cdef class LineSession(Session):
 
     cdef bint is_mine(self) noexcept nogil:
         cdef const frame_t* frame = &self.exchange.frame
-        if frame.response or self.chosen and not self.answers[frame.unit_id]:
+        if frame.response:
             return False
-        return frame.unit_id == 0 or self.store.units.by_id[frame.unit_id] != NULL
+        if frame.unit_id == 0:
+            return True
+        return self.store.units.by_id[frame.unit_id] != NULL and (self.answered == NULL or self.answered[frame.unit_id])
 
     cdef void pass_over(self) noexcept nogil:
         """Another unit's request or response."""

@@ -93,6 +93,7 @@ cdef class Session:
 
     def __dealloc__(self):
         free(self.custom)
+        free(self.answered)
         free(self.buffer)
         free(self.out)
 
@@ -383,6 +384,8 @@ cdef class Session:
             for unit_id in range(256):
                 if units.by_id[unit_id] == NULL or units.by_id[unit_id] == units.only and unit_id != units.only_id:
                     continue
+                if units.only == NULL and self.answered != NULL and not self.answered[unit_id]:
+                    continue
                 self.note_outcome(unit_id, execute(
                     units.by_id[unit_id], &self.control.control, &exchange.request, &exchange.response, self.data_place()
                 ))
@@ -455,7 +458,7 @@ cdef class Session:
             self.answer_custom()
             self.asked = []
         elif self.asked is None and exchange.broadcast:
-            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.store]
+            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.addressees()]
         elif self.asked is None:
             self.asked = [(0, dialogue_with(self.store.context_of(exchange.frame.unit_id)))]
         if self.ask_on() == WAIT:
@@ -465,6 +468,11 @@ cdef class Session:
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef list addressees(self):
+        """Whom a broadcast is for."""
+        everyone = self.answered == NULL or self.store.single
+        return [(unit_id, context) for unit_id, context in self.store if everyone or self.answered[<uint8_t> unit_id]]
 
     cdef int ask_on(self) except -1:
         """Ask who is still to be asked, in turn; WAIT where one answers later."""
@@ -500,7 +508,7 @@ cdef class Session:
         cdef frame_t* frame = &exchange.frame
         cdef uint8_t* place = self.out + self.out_length + self.framer.head
         pdu = frame.pdu[:frame.pdu_length]
-        contexts = [context for _, context in self.store] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
+        contexts = [context for _, context in self.addressees()] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
         for context in contexts:
             answer = execute_custom(self.decoder, pdu, context, self.control, frame.unit_id, frame.transaction_id, self.report)
         if not answer:

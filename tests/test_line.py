@@ -1,9 +1,9 @@
 """One serial line, with the clock in hand: when a frame counts, when a reply may go out, and what the line hears of itself."""
 
 import pytest
-from adu import FRAME_GAP, LINES, block, image, pdu, units, wrap_ascii, wrap_binary, wrap_rtu
+from adu import FRAME_GAP, LINES, block, image, one_unit, pdu, units, wrap_ascii, wrap_binary, wrap_rtu
 
-from mbcore import ModbusRtuFramer
+from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError
 from mbcore.line import LineSession
 
@@ -251,8 +251,29 @@ def test_units_names_whom_the_line_answers(slave):
     assert session.receive(wrap_rtu(READ, 2), 2.0) == wrap_rtu(pdu("03 02 0008"), 2)
     assert session.receive(wrap_rtu(READ, 3), 3.0) == b""
     assert session.line_counters()["foreign_frames"] == 1
-    session.receive(WRITTEN.replace(WRITTEN, wrap_rtu(WRITE, 0)), 4.0)
-    assert slave.getValues(3, 1, 1) == [0xBEEF], "a broadcast is for all"
+
+
+class Own(ModbusSequentialDataBlock):
+    """A block that Python is asked for."""
+
+    def setValues(self, address, values):
+        super().setValues(address, values)
+
+
+@pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
+def test_a_broadcast_is_for_the_units_of_the_line(kind):
+    first, second = (image(hr=kind(0, [0, 0])) for _ in range(2))
+    session = LineSession(ModbusRtuFramer, units(u1=first, u2=second), units=[2])
+    session.receive(wrap_rtu(WRITE, 0), 1.0)
+    assert (first.getValues(3, 1, 1), second.getValues(3, 1, 1)) == ([0], [0xBEEF])
+
+
+@pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
+def test_a_broadcast_reaches_the_one_context_of_all_units(kind):
+    slave = image(hr=kind(0, [0, 0]))
+    session = LineSession(ModbusRtuFramer, one_unit(slave), units=[7])
+    session.receive(wrap_rtu(WRITE, 0), 1.0)
+    assert slave.getValues(3, 1, 1) == [0xBEEF]
 
 
 @pytest.mark.parametrize("unit", [-1, 256])

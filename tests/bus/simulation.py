@@ -32,9 +32,12 @@ class Setting:
     unknown: float = 0.0  # share of others' requests of user-defined function codes
     absent: float = 0.1  # share of polls of units that are not there
     broadcasts: float = 0.05
+    repeats: float = 0.1  # share of own requests that the master sends twice, and of those without a right answer that it sends again
     tardy: float = 0.0  # share of others' answers that come after the master's time-out
     chunk: int = 1  # bytes per read
     late: float = 0.0  # seconds between an adapter's packets
+    lag: float = 0.0  # seconds that a busy machine may take to look after the line
+    single: bool = False  # the store answers every unit id, and the line is told that ours is the one
     echo: bool = False  # our own transmission is heard back
     ours_alone: bool = False  # the byte errors are at our receiver only
     timeout: float = 0.2  # the master's
@@ -264,7 +267,7 @@ def run(setting, seed, polls, session=LineSession):
     judge = Judge(line, setting)
     options = {"frame_gap": line.silence, "reply_delay": line.silence, "reply_deadline": setting.timeout, "echo": "auto",
                "character_time": line.character}
-    unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo)
+    unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo, setting.lag, setting.single)
     unit.receiver = Receiver(line, rng, unit.deliver, setting.chunk, setting.late)
     unit.noise = noise if setting.ours_alone else None
     judge.unit = unit
@@ -280,9 +283,12 @@ def run(setting, seed, polls, session=LineSession):
                     yield Poll(rng.randint(ABSENT, 247) if rng.random() < setting.absent else rng.choice(others), request)
             if rng.random() < setting.broadcasts:
                 yield Poll(BROADCAST, unit.broadcast())
-            yield Poll(UNIT, unit.request())
+            request = unit.request()
+            yield Poll(UNIT, request)
+            if rng.random() < setting.repeats:
+                yield Poll(UNIT, request)
 
-    master = judge.master = Master(line, rng, plan(), setting.timeout, judge.asked, judge.closed)
+    master = judge.master = Master(line, rng, plan(), setting.timeout, judge.asked, judge.closed, setting.repeats)
     line.join(unit, setting.echo)
     line.join(slaves)
     line.join(master)

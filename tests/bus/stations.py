@@ -30,13 +30,15 @@ class Poll:
 class Master:
     """Asks what `polls`, an iterator of Poll, gives; waits for the answer, `timeout` seconds for its first byte.
 
-    What is not told by its length is over after a silence. `asked(poll)` and `closed(poll)` are called when the request is out and when its
+    What is not told by its length is over after a silence. Where no right answer comes it asks again in so many cases as `repeats`
+    says. `asked(poll)` and `closed(poll)` are called when the request is out and when its
     answer is in or given up.
     """
 
-    def __init__(self, line, rng, polls, timeout, asked=lambda poll: None, closed=lambda poll: None):
+    def __init__(self, line, rng, polls, timeout, asked=lambda poll: None, closed=lambda poll: None, repeats=0.0):
         self.line, self.clock = line, line.clock
-        self._rng, self._polls, self._timeout, self._asked, self._closed = rng, polls, timeout, asked, closed
+        self._rng, self._polls, self._timeout, self._asked, self._closed, self._repeats = rng, polls, timeout, asked, closed, repeats
+        self._again = None
         self._last = 0.0
         self.poll = None
         self.done = False
@@ -50,7 +52,7 @@ class Master:
         if self.clock.now < free:
             self.clock.at(free, self._next)
             return
-        self.poll = next(self._polls, None)
+        self.poll, self._again = self._again or next(self._polls, None), None
         if self.poll is None:
             self.done = True
             return
@@ -101,6 +103,8 @@ class Master:
             return
         poll.over = True
         self._closed(poll)
+        if self._repeats and poll.unit != BROADCAST and not talk.is_frame(poll.heard) and self._rng.random() < self._repeats:
+            self._again = Poll(poll.unit, poll.pdu)
         self.clock.after(self.line.silence * (1.05 + 3 * self._rng.random()), self._next)
 
 
