@@ -280,6 +280,16 @@ def test_foreign_masters(line, bus):
             assert client.read_holding_registers(500, count=1, device_id=1).exception_code == 2
 
 
+def test_two_lines_with_one_context(bus):
+    context, heard = watched()
+    first, second = bus(context), bus(context)
+    for number in range(100):
+        first.ask(write(number), write(number))
+        second.ask(wrap_rtu(pdu("03 0001 0001")), wrap_rtu(pdu(f"03 02 {number:04X}")))
+    first.loop.attend()
+    assert [values for *_, values in heard] == [[number] for number in range(100)]
+
+
 # ---- Python's share -------------------------------------------------------------------------------------------------------------------
 
 
@@ -878,7 +888,7 @@ def test_the_transceiver_sends_from_before_the_reply_until_it_is_out(line, shim,
         assert [call.argument for call in asked] == ["busy"] * (len(asked) - 1) + ["empty"]
         assert down.begin - asked[-1].end >= 0.003
         assert (down.name, down.argument) == off
-    assert not watched.calls("TCSBRK", "TCSBRKP", "tcdrain")
+    assert not watched.calls("tcdrain")
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
