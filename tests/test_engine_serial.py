@@ -685,10 +685,21 @@ def test_a_port_that_hangs_up(bus, state):
     served.loop.stop()
 
 
+def test_a_descriptor_that_is_closed_under_the_loop(bus):
+    served = bus()
+    served.ask(ASKED, ANSWER)
+    until(lambda: sleeps(served.thread_id))
+    os.close(served.port)
+    served.port = -1
+    served.say(ASKED)
+    served.join()
+    assert served.loop.errno == errno.EBADF
+
+
 def test_a_descriptor_that_is_not_open(bus):
     served = bus(fd=1000)
     served.join()
-    assert served.loop.errno == errno.EIO
+    assert served.loop.errno == errno.EBADF
 
 
 def test_a_descriptor_that_cannot_be_read(bus):
