@@ -34,7 +34,7 @@ cdef enum:
     ECHO_AUTO = 1
     ECHO_DROP = 2
     # so many replies that equal their requests, come back one after the other, are echoes
-    SUSPICIOUS = 8
+    SUSPICIOUS = 16
     # so many replies that don't come back are enough to think that none will
     UNHEARD = 3
 
@@ -78,6 +78,7 @@ cdef class LineSession(Session):
             raise ConfigurationError(f"echo is {echo!r}: give one of {', '.join(_ECHO)}")
         self.serial = True
         self.framer.line = True
+        self.late = LATE
         if self.framer.by_silence:
             self.gap = frame_gap
             self.late = max(LATE, frame_gap * FIFO / GAP)
@@ -144,7 +145,8 @@ cdef class LineSession(Session):
         self.boundary = False
         # A silence is one between bytes that were heard.
         self.last = INFINITY
-        self.sent_length = self.matched = 0
+        self.sent_length = self.spoken_length = self.matched = 0
+        self.doubt = self.doubted = False
         self.unheard = self.suspects = 0
         self.echo = self.echo_asked
 
@@ -188,7 +190,7 @@ cdef class LineSession(Session):
         elif self.held:
             return self.last + (self.gap if self.stage == SPEAKING else self.late if self.stage == PAUSED else self.framer.patience)
         elif self.matched:
-            return self.last + LATE
+            return self.last + self.late
         elif self.out_length:
             return self.last + self.reply_delay
         return -1
@@ -196,7 +198,7 @@ cdef class LineSession(Session):
     cdef int tick(self, double now) noexcept nogil:
         """The time `next_time` has come; FED, or what the loop has stopped for. The end of what it has taken is kept by the caller."""
         self.at, self.end = self.buffer, self.buffer + self.held
-        if self.matched and now >= self.last + LATE:
+        if self.matched and now >= self.last + self.late:
             self.count_unheard()
             self.give_back()
             self.end = self.buffer + self.held
@@ -280,6 +282,8 @@ cdef class LineSession(Session):
                 continue
             self.at += frame.consumed
             self.in_noise = False
+            if self.is_own(self.at - frame.consumed, frame.consumed):
+                continue
             self.drop_reply()
             if not self.is_mine():
                 self.pass_over()
@@ -347,7 +351,7 @@ cdef class LineSession(Session):
 
     cdef void reply_sent(self, double now) noexcept nogil:
         """The reply is on its way, and may be heard."""
-        self.sent_length = <int> self.out_length
+        self.sent_length = self.spoken_length = <int> self.out_length
         self.out_length = 0
         if self.echo != ECHO_NONE:
             memcpy(self.sent, self.out, self.sent_length)
@@ -362,13 +366,16 @@ cdef class LineSession(Session):
         cdef int heard = 0
         if self.echo == ECHO_NONE or not self.sent_length:
             return 0
+        if not self.matched and now > self.sent_at + self.sent_length * self.character_time + self.echo_time():
+            # Silence followed: nothing has come back.
+            self.count_unheard()
+            self.sent_length = 0
+            return 0
         while heard < length and self.matched < self.sent_length and data[heard] == self.sent[self.matched]:
             heard += 1
             self.matched += 1
         if self.matched == self.sent_length:
             if self.is_echo(now):
-                self.counters.echoes += 1
-                self.unheard = 0
                 self.sent_length = self.matched = 0
             else:
                 self.give_back()
@@ -379,23 +386,52 @@ cdef class LineSession(Session):
             self.give_back()
         return heard
 
+    cdef double echo_time(self) noexcept nogil:
+        # Who echoes for sure may take longer.
+        return ECHO_TIME if self.echo == ECHO_DROP else self.late
+
     cdef bint is_echo(self, double now) noexcept nogil:
         """Whether what has come back is our reply, and not a master that asks again: the reply may equal its request."""
-        cdef double passed = now - self.sent_at - self.sent_length * self.character_time
+        cdef double sending = self.spoken_length * self.character_time
+        cdef double passed = now - self.sent_at - sending
+        cdef bint heard = True
+        self.doubt = False
         if not self.ambiguous:
             self.echo = ECHO_DROP
-            return True
-        if self.echo == ECHO_DROP:
-            return passed < ECHO_TIME
-        # A master needs as long again for its request. While nothing is known the echo may be late.
-        if self.character_time and passed < (self.sent_length * self.character_time / 2 if self.unheard else LATE):
-            return True
-        if self.unheard:
+        elif passed < sending / 2:
+            # No master could have asked again yet.
+            pass
+        elif self.echo == ECHO_DROP or self.unheard or passed >= self.late:
+            heard = self.echo == ECHO_DROP and passed < ECHO_TIME
+        elif self.character_time and not self.doubted:
+            # Nothing is known. If it was no echo the master asks once more, later than an echo comes.
+            self.doubt = True
+        else:
+            # A reply that goes round and round, or a master that is as quick.
+            self.suspects += 1
+            heard = self.suspects >= SUSPICIOUS
+            if heard:
+                self.echo = ECHO_DROP
+        if heard:
+            self.counters.echoes += 1
+        if heard and not self.doubt:
+            self.unheard = 0
+        if not self.doubt:
+            self.spoken_length = 0
+        return heard
+
+    cdef bint is_own(self, const uint8_t* adu, int length) noexcept nogil:
+        """Whether a frame, which may stand among noise, is what was sent last."""
+        cdef bint doubt = self.doubt
+        self.doubt = False
+        if self.echo == ECHO_NONE or length != self.spoken_length or memcmp(adu, self.sent, length):
             return False
-        self.suspects = self.suspects + 1 if passed < LATE else 0
-        if self.suspects == SUSPICIOUS:
-            self.echo = ECHO_DROP
-        return self.echo == ECHO_DROP
+        if doubt:
+            # The same once more: perhaps it was the master who asked.
+            self.doubted = True
+            self.spoken_length = 0
+            return False
+        return self.is_echo(self.last)
 
     cdef void give_back(self) noexcept nogil:
         """What came was no echo."""
@@ -404,7 +440,8 @@ cdef class LineSession(Session):
         self.sent_length = self.matched = 0
 
     cdef void count_unheard(self) noexcept nogil:
-        if not self.ambiguous:
-            self.unheard += 1
-            if self.echo_asked == ECHO_AUTO and self.unheard >= UNHEARD:
-                self.echo = ECHO_AUTO
+        """A reply has not come back."""
+        self.unheard += 1
+        self.suspects = 0
+        if self.echo_asked == ECHO_AUTO and self.unheard >= UNHEARD:
+            self.echo = ECHO_AUTO

@@ -367,7 +367,7 @@ def test_where_nothing_is_known_of_time_an_echo_that_goes_round_is_stopped(line)
         answers += 1
         now += 0.001
         heard = session.receive(heard, now)
-    assert answers < 12
+    assert answers < 20
     assert session.receive(ASKED, 2.0) == ANSWER
     assert session.receive(ANSWER, 2.001) == b""
 
@@ -403,6 +403,40 @@ def test_an_echo_that_differs_is_a_collision(line):
     assert told(session, 1.001)[0] == b""
     assert session.line_counters()["collisions"] == 1
     assert session.receive(ASKED, 2.0) == ANSWER
+
+
+def test_a_quick_master_that_repeats_itself_loses_one_answer_at_most(line):
+    # Nothing is known yet, and the adapter may be late.
+    session, answered = line(echo="auto", character_time=CHARACTER), 0
+    now = 1.0
+    for _ in range(16):
+        heard = session.receive(WRITTEN, now)
+        answered += heard == WRITTEN
+        # Our reply, and its next request; or its time-out.
+        now += 8 * CHARACTER + 0.015 if heard else 0.5
+    assert answered >= 15
+
+
+def test_a_pause_shows_that_nothing_comes_back(line):
+    session = line(echo="auto")
+    for n in range(3):
+        assert session.receive(WRITTEN, 1.0 + n) == WRITTEN
+    for n in range(100):
+        assert session.receive(WRITTEN, 10.0 + n * 0.001) == WRITTEN
+
+
+@pytest.mark.parametrize("before", [b"\0", b"\xb1", pdu("07 41 12")])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_echo_among_noise_is_not_executed(line, before, known):
+    session = line(echo="auto", character_time=CHARACTER)
+    if known:
+        session.receive(ASKED, 1.0)
+        session.receive(ANSWER, 1.0 + 7 * CHARACTER)
+    assert session.receive(WRITTEN, 2.0) == WRITTEN
+    assert session.receive(before + WRITTEN, 2.0 + 9 * CHARACTER) == b""
+    assert told(session, 2.0 + 9 * CHARACTER)[0] == b""
+    assert session.line_counters()["echoes"] == (2 if known else 1)
+    assert session.receive(WRITTEN, 4.0) == WRITTEN, "asked again, much later"
 
 
 def test_an_adapter_that_stops_echoing_is_noticed(line):

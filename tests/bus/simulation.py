@@ -16,6 +16,7 @@ from mbcore.line import LineSession
 OTHERS = range(2, 100)
 ABSENT = 200  # units from here on are asked and are not there
 STRAYS = 3  # stray bytes beside a frame that cost nothing
+FOUND_OUT = 3  # replies that differ from their requests, after which echo="auto" has to know
 COMPLAINTS = 20  # kept of one run
 
 
@@ -139,6 +140,8 @@ class Judge:
         self._arrived = False  # its bytes came off the line as they were sent
         self._write = None  # what it has still to write
         self._replies = []  # when they began
+        self._complete = 0.0  # when its last byte came: noise may have said it a character sooner
+        self._telling = 0  # replies that differ from their requests
         self._shadow = None
 
     def begin(self):
@@ -186,6 +189,7 @@ class Judge:
             return None, None
         gap = self.line.silence + self.line.character - edge
         before, after = at, at + len(frame)
+        self._complete = times[after - 1]
         while before > 0 and times[before] - times[before - 1] < gap:
             before -= 1
         end = bisect.bisect(times, self._replies[0]) if self._replies else len(times)
@@ -213,10 +217,11 @@ class Judge:
             self.complain("stray frames", f"{reply.hex(' ')} sent, and {why}")
             return
         self._replies.append(now)
+        self._telling += reply != poll.frame
         expected = talk.frame(self.unit.answer(poll.pdu), UNIT)
         if reply != expected:
             self.complain("wrong", f"{reply.hex(' ')} sent, right is {expected.hex(' ')}")
-        waited = now - poll.transmission.frame_end
+        waited = now - self._complete
         self.verdict.worst = max(self.verdict.worst, waited)
         if waited < self.reply_delay - 1e-9:
             self.complain("too early", f"replied {1000 * waited:.3f} ms after the request, {1000 * self.reply_delay:.3f} are asked for")
@@ -251,6 +256,10 @@ class Judge:
             self.complain("false executions", "the image has changed, and nobody was told")
             self._shadow = self.unit.snapshot()
 
+    def found_out(self):
+        """Whether the unit has to know if it hears itself: until then, a write that is asked twice may be its own echo."""
+        return self._telling > FOUND_OUT
+
     def _since(self, sent):
         for one in reversed(self.line.record):
             if one.start < sent.start:
@@ -265,8 +274,8 @@ def run(setting, seed, polls, session=LineSession):
     noise = Noise(random.Random(rng.random()), setting.errors)
     line = Line(clock, setting.baudrate, rng, noise=None if setting.ours_alone else noise, bursts=setting.bursts, strays=setting.strays)
     judge = Judge(line, setting)
-    options = {"frame_gap": line.silence, "reply_delay": line.silence, "reply_deadline": setting.timeout, "echo": "auto",
-               "character_time": line.character}
+    options = {"frame_gap": line.silence, "reply_delay": line.silence, "echo": "auto",
+               "reply_deadline": setting.timeout - 2 * line.character, "character_time": line.character}
     unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo, setting.lag, setting.single)
     unit.receiver = Receiver(line, rng, unit.deliver, setting.chunk, setting.late)
     unit.noise = noise if setting.ours_alone else None
@@ -285,10 +294,11 @@ def run(setting, seed, polls, session=LineSession):
                 yield Poll(BROADCAST, unit.broadcast())
             request = unit.request()
             yield Poll(UNIT, request)
-            if rng.random() < setting.repeats:
+            if rng.random() < setting.repeats and judge.found_out():
                 yield Poll(UNIT, request)
 
     master = judge.master = Master(line, rng, plan(), setting.timeout, judge.asked, judge.closed, setting.repeats)
+    master.may_repeat = judge.found_out
     line.join(unit, setting.echo)
     line.join(slaves)
     line.join(master)
