@@ -136,6 +136,7 @@ cdef class LineSession(Session):
         self.initialised()
         if self.asked is not None:
             return Session.expire(self, now)
+        self.now = now
         self.drive(self.tick(now))
         return self.taken(now)
 

@@ -141,6 +141,7 @@ cdef class Session:
     def expire(self, double now):
         """Time has passed: give up a user's answer, answer the frame that ends with the silence or discard it; return the replies."""
         self.initialised()
+        self.now = now
         if self.awaited is not None:
             if now >= self.awaited_since + self.answer_timeout:
                 self.give_up()

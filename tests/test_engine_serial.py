@@ -39,6 +39,9 @@ READ, WRITE = pdu("03 0000 0001"), pdu("06 0001 BEEF")
 ASKED, ANSWER = wrap_rtu(READ), wrap_rtu(pdu("03 02 0005"))
 WRITTEN = wrap_rtu(WRITE)
 FOREIGN = wrap_rtu(READ, 9)
+# Of another unit's response the end, that has requests for us in it.
+TURNED_ON = wrap_rtu(pdu("05 0003 FF00"))
+END_OF_A_RESPONSE = WRITTEN + TURNED_ON + bytes(26) + b"\x12\x34"
 # what Python needs not be asked for, where the holding registers are Python's
 COILS, COILS_ANSWER = wrap_rtu(pdu("01 0000 0008")), wrap_rtu(pdu("01 01 00"))
 # More writes than may be unknown to observers.
@@ -249,8 +252,7 @@ def test_after_a_reset_the_first_request_may_be_a_piece_of_something_else(bus):
     session = LineSession(ModbusRtuFramer, store(), frame_gap=FRAME_GAP)
     session.reset()
     served = bus(session=session)
-    # the end of another unit's response
-    served.say(bytes(6) + WRITTEN + bytes(26) + b"\x12\x34")
+    served.say(END_OF_A_RESPONSE)
     until(lambda: session.line_counters()["crc_errors"])
     time.sleep(0.06)
     served.ask(wrap_rtu(pdu("03 0001 0001")), wrap_rtu(pdu("03 02 0006")))
@@ -276,6 +278,16 @@ def test_foreign_masters(line, bus):
             assert not client.write_coils(2, [True, False, True], device_id=1).isError()
             assert client.read_coils(0, count=8, device_id=1).bits == [False, False, True, False, True, False, False, False]
             assert client.read_holding_registers(500, count=1, device_id=1).exception_code == 2
+
+
+def test_two_lines_with_one_context(bus):
+    context, heard = watched()
+    first, second = bus(context), bus(context)
+    for number in range(100):
+        first.ask(write(number), write(number))
+        second.ask(wrap_rtu(pdu("03 0001 0001")), wrap_rtu(pdu(f"03 02 {number:04X}")))
+    first.loop.attend()
+    assert [values for *_, values in heard] == [[number] for number in range(100)]
 
 
 # ---- Python's share -------------------------------------------------------------------------------------------------------------------
@@ -517,7 +529,7 @@ def test_an_observer_that_fails_loses_nothing(bus):
 def test_a_users_block_and_an_observer(bus):
     context, heard = watched(hr=Told())
     served = bus(context)
-    served.ask(wrap_rtu(pdu("05 0003 FF00")), wrap_rtu(pdu("05 0003 FF00")), attending=False)
+    served.ask(TURNED_ON, TURNED_ON, attending=False)
     served.ask(WRITTEN, WRITTEN)
     served.ask(wrap_rtu(pdu("05 0003 0000")), wrap_rtu(pdu("05 0003 0000")), attending=False)
     served.loop.attend()
@@ -646,11 +658,12 @@ def test_the_session_serves_again_after_an_end(bus):
     first.join()
     first.session.reset()
     second = bus(session=first.session)
-    second.say(bytes(6) + WRITTEN + bytes(26) + b"\x12\x34")
-    until(lambda: first.session.line_counters()["crc_errors"] == 2)
-    assert told.writes == []
+    second.say(END_OF_A_RESPONSE)
+    second.wait_until_read()
     time.sleep(0.06)
+    second.ask(COILS, COILS_ANSWER)
     second.ask(ASKED, wrap_rtu(pdu("03 02 1234")))
+    assert told.writes == []
 
 
 @pytest.mark.parametrize("state", ["idle", "standing still", "an answer is waited for", "a reply waits"])
@@ -659,7 +672,7 @@ def test_a_port_that_hangs_up(bus, state):
     context = store(hr=asked)
     context.add_observer(lambda *write: None)
     served = bus(context, reply_delay=1000.0)
-    served.say({"idle": FOREIGN, "a reply waits": wrap_rtu(pdu("05 0003 FF00"))}.get(state, ASKED))
+    served.say({"idle": FOREIGN, "a reply waits": TURNED_ON}.get(state, ASKED))
     if state != "idle":
         assert served.wants_python()
     if state == "an answer is waited for":
@@ -672,10 +685,21 @@ def test_a_port_that_hangs_up(bus, state):
     served.loop.stop()
 
 
+def test_a_descriptor_that_is_closed_under_the_loop(bus):
+    served = bus()
+    served.ask(ASKED, ANSWER)
+    until(lambda: sleeps(served.thread_id))
+    os.close(served.port)
+    served.port = -1
+    served.say(ASKED)
+    served.join()
+    assert served.loop.errno == errno.EBADF
+
+
 def test_a_descriptor_that_is_not_open(bus):
     served = bus(fd=1000)
     served.join()
-    assert served.loop.errno == errno.EIO
+    assert served.loop.errno == errno.EBADF
 
 
 def test_a_descriptor_that_cannot_be_read(bus):
@@ -875,7 +899,7 @@ def test_the_transceiver_sends_from_before_the_reply_until_it_is_out(line, shim,
         assert [call.argument for call in asked] == ["busy"] * (len(asked) - 1) + ["empty"]
         assert down.begin - asked[-1].end >= 0.003
         assert (down.name, down.argument) == off
-    assert not watched.calls("TCSBRK", "TCSBRKP", "tcdrain")
+    assert not watched.calls("tcdrain")
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
@@ -992,3 +1016,11 @@ def test_a_schedule_that_does_not_exist_is_told(bus):
     assert served.wants_python(), "that it is refused"
     served.ask(ASKED, ANSWER)
     assert served.loop.schedule_errno == errno.EINVAL
+
+
+def test_a_real_time_schedule_where_it_is_permitted(bus):
+    served = bus(line={"priority": 1})
+    served.ask(ASKED, ANSWER)
+    permitted = not served.loop.schedule_errno
+    assert os.sched_getscheduler(served.thread_id) == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
+    assert permitted or served.loop.schedule_errno == errno.EPERM

@@ -7,7 +7,7 @@ calls when :meth:`SerialLoop.fileno` becomes readable; so do observers, who hear
 
 import os
 
-from libc.errno cimport EAGAIN, EINTR, EIO, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove
@@ -302,7 +302,7 @@ cdef class SerialLoop:
         """Read what is there; how many bytes. Notes it when the line is gone."""
         cdef ssize_t count
         if not events & POLLIN:
-            self.error = EIO
+            self.error = EBADF if events & POLLNVAL else EIO
             return 0
         count = read(self.fd, place, room)
         if count > 0:
