@@ -1,5 +1,5 @@
 """The context of a unit that is somewhere else."""
 
-from mbcore.datastore.remote import RemoteSlaveContext
+from mbcore.server.gateway import RemoteSlaveContext
 
 __all__ = ["RemoteSlaveContext"]
