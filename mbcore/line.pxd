@@ -51,6 +51,8 @@ cdef class LineSession(Session):
     # bytes that have come since
     cdef Py_ssize_t heard_since
     cdef double sent_at
+    # what comes before that can't be a request, unless the line is not paced
+    cdef double too_early
     # the reply equals its request
     cdef bint ambiguous
     # replies that have not come back, and those that perhaps have, one after the other

@@ -364,6 +364,7 @@ cdef class LineSession(Session):
             self.matched = 0
             self.heard_since = 0
             self.sent_at = now
+            self.too_early = now + self.sent_length * self.character_time / 2
             self.ambiguous = self.sent_length == self.request_length and not memcmp(self.sent, self.request, self.sent_length)
 
     # ---- what is sent is heard, on some adapters --------------------------------------------------------------------------------------
@@ -458,6 +459,9 @@ cdef class LineSession(Session):
 
     cdef void learn(self, const uint8_t* adu, int length) noexcept nogil:
         """A request has come. The same once more, after a pause: perhaps the master waited for the answer to what was taken for an echo."""
+        if self.last < self.too_early:
+            # Nor do characters take their time here: a virtual port, or USB all the way.
+            self.paced = False
         if self.guessed and self.last > self.guessed_at + self.late:
             if length == self.request_length and not memcmp(adu, self.request, length):
                 self.be_warier()

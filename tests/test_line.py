@@ -431,6 +431,13 @@ def test_a_quick_master_that_goes_on_repeating_itself_is_mistaken_for_an_echo_ev
     assert lost <= 5
 
 
+def test_a_line_whose_characters_take_no_time_is_found_out(line):
+    session, now = line(echo="auto", character_time=CHARACTER), 1.0
+    for request in (ASKED, ASKED, *[WRITTEN] * 100):
+        assert session.receive(request, now) == (ANSWER if request == ASKED else WRITTEN)
+        now += 0.001
+
+
 def test_a_pause_shows_that_nothing_comes_back(line):
     session = line(echo="auto")
     for n in range(3):
