@@ -51,11 +51,17 @@ cdef class LineSession(Session):
     # bytes that have come since
     cdef Py_ssize_t heard_since
     cdef double sent_at
+    # what comes before that can't be a request, unless the line is not paced
+    cdef double too_early
     # the reply equals its request
     cdef bint ambiguous
     # replies that have not come back, and those that perhaps have, one after the other
     cdef int unheard
     cdef int suspects
+    # as many of those are taken for echoes; that this was done, for want of better evidence, and when last
+    cdef int suspicious
+    cdef bint guessed
+    cdef double guessed_at
     # what came back last was perhaps a request, and once it was one
     cdef bint doubt
     cdef bint doubted
@@ -77,4 +83,6 @@ cdef class LineSession(Session):
     cdef bint is_echo(self, double now) noexcept nogil
     cdef bint is_own(self, const uint8_t* adu, int length) noexcept nogil
     cdef void give_back(self) noexcept nogil
+    cdef void learn(self, const uint8_t* adu, int length) noexcept nogil
+    cdef void be_warier(self) noexcept nogil
     cdef void count_unheard(self) noexcept nogil

@@ -33,8 +33,9 @@ cdef enum:
     ECHO_NONE = 0
     ECHO_AUTO = 1
     ECHO_DROP = 2
-    # so many replies that equal their requests, come back one after the other, are echoes
+    # so many replies that equal their requests, come back one after the other, are echoes; so many times more where that was wrong
     SUSPICIOUS = 16
+    WARIER = 4
     # so many replies that don't come back are enough to think that none will
     UNHEARD = 3
 
@@ -91,6 +92,7 @@ cdef class LineSession(Session):
             # An answer that says that there is none has to be in time too.
             self.answer_timeout = min(self.answer_timeout, reply_deadline / 2)
         self.echo = self.echo_asked = _ECHO[echo]
+        self.suspicious = SUSPICIOUS
         self.character_time = character_time
         self.paced = paced and character_time > 0
         self.boundary = True
@@ -149,6 +151,8 @@ cdef class LineSession(Session):
         self.sent_length = self.spoken_length = self.matched = 0
         self.doubt = self.doubted = False
         self.unheard = self.suspects = 0
+        self.suspicious = SUSPICIOUS
+        self.guessed = False
         self.echo = self.echo_asked
 
     cdef int absorb(self, bytes data) except -1:
@@ -291,6 +295,7 @@ cdef class LineSession(Session):
                 continue
             self.asked_at = self.last
             if self.echo != ECHO_NONE:
+                self.learn(self.at - frame.consumed, frame.consumed)
                 self.request_length = frame.consumed
                 memcpy(self.request, self.at - frame.consumed, frame.consumed)
             answered = self.answer()
@@ -359,6 +364,7 @@ cdef class LineSession(Session):
             self.matched = 0
             self.heard_since = 0
             self.sent_at = now
+            self.too_early = now + self.sent_length * self.character_time / 2
             self.ambiguous = self.sent_length == self.request_length and not memcmp(self.sent, self.request, self.sent_length)
 
     # ---- what is sent is heard, on some adapters --------------------------------------------------------------------------------------
@@ -399,6 +405,7 @@ cdef class LineSession(Session):
         self.doubt = False
         if not self.ambiguous:
             self.echo = ECHO_DROP
+            self.guessed = False
         elif self.paced and passed < sending / 2:
             # No master could have asked again yet.
             pass
@@ -410,11 +417,13 @@ cdef class LineSession(Session):
         else:
             # A reply that goes round and round, or a master that is as quick.
             self.suspects += 1
-            heard = self.suspects >= SUSPICIOUS
+            heard = self.suspects >= self.suspicious
             if heard:
                 self.echo = ECHO_DROP
+                self.guessed = True
         if heard:
             self.counters.echoes += 1
+            self.guessed_at = now
         if heard and not self.doubt:
             self.unheard = 0
         if not self.doubt:
@@ -448,8 +457,26 @@ cdef class LineSession(Session):
         self.held += self.matched
         self.sent_length = self.matched = 0
 
+    cdef void learn(self, const uint8_t* adu, int length) noexcept nogil:
+        """A request has come. The same once more, after a pause: perhaps the master waited for the answer to what was taken for an echo."""
+        if self.last < self.too_early:
+            # Nor do characters take their time here: a virtual port, or USB all the way.
+            self.paced = False
+        if self.guessed and self.last > self.guessed_at + self.late:
+            if length == self.request_length and not memcmp(adu, self.request, length):
+                self.be_warier()
+        self.guessed_at = INFINITY
+
+    cdef void be_warier(self) noexcept nogil:
+        self.guessed = False
+        self.echo = ECHO_AUTO
+        self.suspects = 0
+        self.suspicious = min(WARIER * self.suspicious, 1 << 24)
+
     cdef void count_unheard(self) noexcept nogil:
         """A reply has not come back."""
+        if self.guessed:
+            self.be_warier()
         self.unheard += 1
         self.suspects = 0
         if self.echo_asked == ECHO_AUTO and self.unheard >= UNHEARD:

@@ -567,7 +567,12 @@ cdef class Awaited:
         self.dialogue.error = error
         self.session.awaited = None
         if hasattr(self.deferred, "cancel"):
-            self.deferred.cancel()
+            try:
+                self.deferred.cancel()
+            except BaseException as failure:
+                # A user's code must not hold up whoever gives it up.
+                if self.session.report is not None:
+                    self.session.report("the canceller of a data block's Deferred failed", failure)
         return 0
 
     def answered(self, answer):

@@ -71,12 +71,16 @@ class LoopCarrier:
             priority=PRIORITY if settings.realtime else 0,
         )
         self._thread = threading.Thread(target=_run, args=(loop,), name=f"mbcore {factory.name}", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # the system gives no more threads
-            if gpio >= 0:
-                os.close(gpio)
-            raise
+        if factory.reactor.running:
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system gives no more threads
+                if gpio >= 0:
+                    os.close(gpio)
+                raise
+        else:
+            # Until then the process may become a daemon: a thread would stay behind in the one that ends.
+            factory.reactor.callWhenRunning(self._start, loop)
         session.wake = self._attend
         self._port, self._gpio, self._lost, self._loop = port, gpio, lost, loop
         factory.reactor.addReader(self)
@@ -87,8 +91,12 @@ class LoopCarrier:
         if self._loop is None:
             return succeed(None)
         if self._closed is None:
-            self._closed = Deferred()
+            closed: Deferred[None] = Deferred()
+            self._closed = closed
             self._loop.stop()
+            if not self._thread.ident:
+                self._end("")
+            return closed
         return self._closed
 
     def fileno(self) -> int:
@@ -108,6 +116,15 @@ class LoopCarrier:
     def logPrefix(self) -> str:
         """For Twisted's log."""
         return f"serial line {self._factory.name}"
+
+    def _start(self, loop: SerialLoop) -> None:
+        """The reactor runs."""
+        if loop is not self._loop:
+            return
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._end(str(error))
 
     def _attend(self) -> None:
         loop = self._loop
@@ -147,7 +164,8 @@ class LoopCarrier:
         assert loop is not None
         factory = self._factory
         factory.reactor.removeReader(self)
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
         # Observers hear of the last writes too; an answer that a user's code still owes is given up.
         loop.attend()
         factory.session.wake = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mbcore import ModbusRtuFramer, ModbusServerContext
+from mbcore import ModbusRtuFramer, ModbusServerContext, ModbusTlsFramer
 from mbcore.errors import ConfigurationError
 
 from .options import check_choice, check_count, check_time, check_units
@@ -66,6 +66,8 @@ def check_line(given: Mapping[str, Any], framer: type, store: ModbusServerContex
     name = given.get("port", "/dev/ttyS0")
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
         raise ConfigurationError(f'the serial port is {name!r}: give port= the name of a device, e.g. "/dev/ttyUSB0"')
+    if issubclass(framer, ModbusTlsFramer):
+        raise ConfigurationError('the framer is "tls", whose frames have no unit id and no end: for a serial line give "rtu" or "ascii"')
     baudrate = check_count("baudrate", given.get("baudrate", 19200), 1)
     port = {
         "baudrate": baudrate,

@@ -454,3 +454,29 @@ def test_a_port_that_is_closed_gives_its_answers_up(asked):
     protocol.stopProtocol()
     assert asked.calls[0][-1].called
     assert protocol.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit(1), KeyboardInterrupt()])
+def test_a_canceller_that_fails_holds_up_nobody(error):
+    def stuck(deferred):
+        raise error
+
+    class Never(ModbusSequentialDataBlock):
+        def getValues(self, address, count=1):
+            return Deferred(stuck)
+
+    reports = []
+    context = one_unit(image(hr=Never(0, [0] * 10), co=block([1] * 8)))
+    session = Session(ModbusSocketFramer, context, report=lambda *report: reports.append(report))
+    assert session.receive(wrap_socket(READ, 1, 1), 1.0) == b""
+    assert session.expire(5.0) == wrap_socket(refused(3, 0x0B), 1, 1)
+    assert session.receive(wrap_socket(READ, 1, 2), 6.0) == b""
+    session.reset()
+    assert session.receive(wrap_socket(pdu("01 0000 0008"), 1, 3), 7.0) == wrap_socket(pdu("01 01 FF"), 1, 3)
+    assert [report[1] for report in reports] == [error, error]
+
+
+def test_without_a_report_such_a_canceller_holds_up_nobody_either(session, asked):
+    session.receive(wrap_socket(READ, 1, 1), 1.0)
+    asked.calls[0][-1]._canceller = lambda deferred: 1 // 0
+    assert session.expire(5.0) == wrap_socket(refused(3, 0x0B), 1, 1)

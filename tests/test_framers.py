@@ -293,6 +293,12 @@ def test_binary_noise_before_a_frame_is_passed_over(slave, before):
     assert it.ask(READ) == ANSWER
 
 
+@pytest.mark.parametrize("before", [b"{\x01\x03", b"{\x01\x03\0\0\0\2", b"{\x01\x03\0\0}\0\0", b"{abc{abc{abc"])
+def test_binary_frame_that_was_cut_off_takes_none_of_the_next(slave, before):
+    it = master("binary", slave)
+    assert it.send(before + wrap_binary(READ)) == wrap_binary(ANSWER)
+
+
 def test_binary_crc_error_is_silence_and_the_next_is_answered(slave):
     it = master("binary", slave)
     for frame in (b"{" + pdu("01 03 0000 0002 C40C") + b"}", b"{}", b"{\x01}", b"{\x01\x03}", b"{\x01\x03\x00\x00}"):

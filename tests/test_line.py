@@ -417,6 +417,27 @@ def test_a_quick_master_that_repeats_itself_loses_one_answer_at_most(line):
     assert answered >= 15
 
 
+@pytest.mark.parametrize("character_time", [0.0, CHARACTER])
+@pytest.mark.parametrize("others", [False, True])
+def test_a_quick_master_that_goes_on_repeating_itself_is_mistaken_for_an_echo_ever_more_rarely(line, character_time, others):
+    session, lost, now = line(echo="auto", character_time=character_time), 0, 1.0
+    for n in range(1000):
+        if others and n % 250 == 249:
+            assert session.receive(ASKED, now) == ANSWER
+            now += 0.5
+        heard = session.receive(WRITTEN, now)
+        lost += not heard
+        now += 8 * character_time + 0.01 if heard else 0.5
+    assert lost <= 5
+
+
+def test_a_line_whose_characters_take_no_time_is_found_out(line):
+    session, now = line(echo="auto", character_time=CHARACTER), 1.0
+    for request in (ASKED, ASKED, *[WRITTEN] * 100):
+        assert session.receive(request, now) == (ANSWER if request == ASKED else WRITTEN)
+        now += 0.001
+
+
 def test_a_pause_shows_that_nothing_comes_back(line):
     session = line(echo="auto")
     for n in range(3):

@@ -38,6 +38,7 @@ class Served:
         self.name = str(folder / "line")
         self.plug_in()
         self.reactor = Reactor()
+        self.reactor.running = True
         self.connected, self.lost, self.reports = [], [], []
         self.context = units(u1=image(hr=block([5, 6, 7]) if hr is None else hr))
         settings = {"port": self.name, "reply_delay": 0.0} | line
@@ -327,6 +328,49 @@ def test_without_a_thread_nothing_is_left(serve, monkeypatch, direction):
     assert served.carrier.close().called
 
 
+# ---- before the reactor runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def early(serve):
+    """A line that is open before its reactor runs."""
+    served = serve()
+    served.reactor.running = False
+    served.open()
+    return served
+
+
+def start_reactor(served):
+    served.reactor.running = True
+    for function, args, keywords in served.reactor.whenRunningHooks:
+        function(*args, **keywords)
+
+
+def test_the_thread_starts_with_the_reactor(early):
+    assert not [thread for thread in threading.enumerate() if thread.name == f"mbcore {early.name}"]
+    early.say(ASKED)
+    start_reactor(early)
+    assert early.hear(7) == ANSWER
+
+
+def test_a_line_that_is_closed_before_the_reactor_runs_stays_closed(early):
+    assert early.carrier.close().called
+    early.assert_nothing_is_left()
+    start_reactor(early)
+    early.assert_nothing_is_left()
+    assert early.lost == []
+
+
+def test_without_a_thread_at_the_start_of_the_reactor_the_line_is_lost(early, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    start_reactor(early)
+    assert early.lost == ["can't start new thread"]
+    early.assert_nothing_is_left()
+
+
 @pytest.mark.parametrize(("flow", "flushed"), [({}, 0), ({"xonxoff": True}, 1)])
 @pytest.mark.parametrize("error", [None, OSError(errno.EIO, "gone"), SettingError(errno.EIO, "gone")])
 def test_what_flow_control_holds_up_does_not_hold_up_the_end(serve, monkeypatch, flow, flushed, error):
@@ -383,3 +427,29 @@ print(server.line.state)
 @pytest.mark.parametrize("stop", ["reactor.stop", "lambda: server.stop().addCallback(lambda _: reactor.stop())"])
 def test_a_real_reactor_stops_while_an_answer_is_waited_for(stop):
     assert run_python(PROGRAM % (stop, ASKED.hex())) == "asked 0 1\ncancelled\nclosed\n"
+
+
+DAEMON = """
+import os, select, tty
+from twisted.internet import reactor
+from mbcore import ModbusRtuFramer, ModbusServerContext
+from mbcore.server import StartSerialServer
+
+end, port = os.openpty()
+tty.setraw(port)
+StartSerialServer(ModbusServerContext(), framer=ModbusRtuFramer, port=os.ttyname(port), engine=True, units=[1], defer_reactor_run=True)
+if os.fork():
+    os._exit(0)
+
+def ask():
+    os.write(end, bytes.fromhex("%s"))
+    print(os.read(end, 7).hex() if select.select([end], [], [], 10)[0] else "deaf", flush=True)
+    os._exit(0)
+
+reactor.callWhenRunning(reactor.callInThread, ask)
+reactor.run()
+"""
+
+
+def test_a_process_that_becomes_a_daemon_before_its_reactor_runs_is_not_deaf():
+    assert run_python(DAEMON % ASKED.hex()) == wrap_rtu(pdu("03 02 0000")).hex() + "\n"

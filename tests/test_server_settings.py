@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from adu import block, image, units
 
-from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusServerContext
+from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusServerContext, ModbusTlsFramer
 from mbcore.errors import ConfigurationError
 from mbcore.server.rs485 import Direction
 from mbcore.server.settings import check_line, frame_gap
@@ -155,3 +155,8 @@ def test_units_are_some_of_the_contexts():
     with pytest.raises(ConfigurationError) as caught:
         checked(store=store, units=[1, 2])
     assert str(caught.value) == "units names 2, which the context does not have: add it there, or name some of 1, 5"
+
+
+def test_a_framing_without_an_end_is_none_for_a_line():
+    with pytest.raises(ConfigurationError, match=r'the framer is "tls".* give "rtu" or "ascii"'):
+        checked(ModbusTlsFramer)

@@ -62,7 +62,8 @@ cdef class ModbusBinaryFramer(Framer):
                     else:
                         single = end
             if single >= 0 and end >= single + 2:
-                frame.consumed = single + 1
+                # The one that opens is perhaps the next frame's.
+                frame.consumed = single + (data[single] == END)
                 return DROP
         if not final and length < LONGEST:
             return MORE
