@@ -92,9 +92,9 @@ cdef class LineSession(Session):
             # An answer that says that there is none has to be in time too.
             self.answer_timeout = min(self.answer_timeout, reply_deadline / 2)
         self.echo = self.echo_asked = _ECHO[echo]
-        self.suspicious = SUSPICIOUS
         self.character_time = character_time
         self.paced = paced and character_time > 0
+        self.suspicious = SUSPICIOUS if self.paced else WARIER * SUSPICIOUS
         self.boundary = True
         if units is not None:
             self.choose(units)
@@ -151,7 +151,7 @@ cdef class LineSession(Session):
         self.sent_length = self.spoken_length = self.matched = 0
         self.doubt = self.doubted = False
         self.unheard = self.suspects = 0
-        self.suspicious = SUSPICIOUS
+        self.suspicious = SUSPICIOUS if self.paced else WARIER * SUSPICIOUS
         self.guessed = False
         self.echo = self.echo_asked
 
