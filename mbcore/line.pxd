@@ -62,6 +62,8 @@ cdef class LineSession(Session):
     cdef int suspicious
     cdef bint guessed
     cdef double guessed_at
+    # what came back stands in the buffer until someone else goes on, or nobody does
+    cdef bint held_back
     # what came back last was perhaps a request, and once it was one
     cdef bint doubt
     cdef bint doubted

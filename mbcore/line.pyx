@@ -36,6 +36,9 @@ cdef enum:
     # so many replies that equal their requests, come back one after the other, are echoes; so many times more where that was wrong
     SUSPICIOUS = 16
     WARIER = 4
+    # the same where characters take no time, and so many of the first wait there for who speaks next
+    QUICK = 1024
+    HELD_BACK = 3
     # so many replies that don't come back are enough to think that none will
     UNHEARD = 3
 
@@ -94,7 +97,7 @@ cdef class LineSession(Session):
         self.echo = self.echo_asked = _ECHO[echo]
         self.character_time = character_time
         self.paced = paced and character_time > 0
-        self.suspicious = SUSPICIOUS if self.paced else WARIER * SUSPICIOUS
+        self.suspicious = SUSPICIOUS if self.paced else QUICK
         self.boundary = True
         if units is not None:
             self.choose(units)
@@ -151,8 +154,8 @@ cdef class LineSession(Session):
         self.sent_length = self.spoken_length = self.matched = 0
         self.doubt = self.doubted = False
         self.unheard = self.suspects = 0
-        self.suspicious = SUSPICIOUS if self.paced else WARIER * SUSPICIOUS
-        self.guessed = False
+        self.suspicious = SUSPICIOUS if self.paced else QUICK
+        self.guessed = self.held_back = False
         self.echo = self.echo_asked
 
     cdef int absorb(self, bytes data) except -1:
@@ -233,6 +236,7 @@ cdef class LineSession(Session):
         """The end of a frame, wherever it began: the one that ends with the silence counts, or with zeros that a transceiver makes."""
         cdef int end = self.held, start = self.framer.find_last(self.buffer, end)
         self.stage = SILENT
+        self.held_back = False
         while start < 0 and end > 0 and self.held - end < STRAY and self.buffer[end - 1] == 0:
             end -= 1
             start = self.framer.find_last(self.buffer, end)
@@ -283,7 +287,13 @@ cdef class LineSession(Session):
                 if self.only_zeros(self.at + frame.consumed):
                     break
                 self.at += frame.consumed
-                self.counters.discarded_bytes += frame.consumed
+                if self.held_back:
+                    self.held_back = False
+                    self.boundary = True
+                    self.echo = ECHO_DROP
+                    self.counters.echoes += 1
+                else:
+                    self.counters.discarded_bytes += frame.consumed
                 continue
             self.at += frame.consumed
             self.in_noise = False
@@ -387,6 +397,7 @@ cdef class LineSession(Session):
                 self.sent_length = self.matched = 0
             else:
                 self.give_back()
+                self.boundary = self.boundary and not self.held_back
         elif heard < length:
             if self.matched and self.echo == ECHO_DROP:
                 self.counters.collisions += 1
@@ -421,6 +432,8 @@ cdef class LineSession(Session):
             if heard:
                 self.echo = ECHO_DROP
                 self.guessed = True
+            # Who asks waits for the answer: where someone goes on at once, nobody has asked.
+            self.held_back = self.gap and not heard and self.suspects <= HELD_BACK
         if heard:
             self.counters.echoes += 1
             self.guessed_at = now
