@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
-from mbcore.errors import LineError
+from mbcore.errors import ConfigurationError, LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
-from .options import LINE_KEYWORDS, SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_count, take_options
+from .options import LINE_KEYWORDS, SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_choice, check_count, take_options
 from .running import RunningServer, start_server
 from .udp import ModbusUdpProtocol
 
@@ -52,6 +52,7 @@ def StartTcpServer(
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
+    :param engine: True: the compiled loop carries the bytes, whatever Python does meanwhile; False: Twisted does; None: the loop where it can
     :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
     :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
@@ -64,7 +65,9 @@ def StartTcpServer(
     options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
     backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
+    engine = check_choice("engine", options.pop("engine", None), (True, False, None))
     factory = ModbusServerFactory(context, identity=identity, **options)
+    factory.engine = _chooses_loop(factory, engine)
     listen = partial(factory.reactor.listenTCP, port, factory, backlog, host)
     return start_server(partial(_open_port, "TCP", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
 
@@ -176,6 +179,21 @@ def StartSerialServer(
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
 
 
+def _chooses_loop(factory: ModbusServerFactory, engine: bool | None) -> bool:
+    """Whether the compiled loop carries the bytes.
+
+    :raises ConfigurationError: when it is to and cannot
+    """
+    if engine is False:
+        return False
+    obstacle = factory.obstacle(quiet=engine is True)
+    if not obstacle and not hasattr(factory.reactor, "addReader"):
+        obstacle = f"the reactor {factory.reactor!r} watches no descriptors"
+    if obstacle and engine:
+        raise ConfigurationError(f"engine is True, which needs the compiled loop, but {obstacle}: leave one of the two out")
+    return not obstacle
+
+
 def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, listen: Callable[[], Any]) -> RunningServer:
     """Open a network port.
 
@@ -189,7 +207,16 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
         refused.errno = error.socketError.errno
         raise refused from error
     real = listener.getHost()
-    return RunningServer(kind, factory, (real.host, real.port), [listener.stopListening, factory.close_connections])
+    return RunningServer(kind, factory, (real.host, real.port), [*_serve(factory, listener), factory.close_connections])
+
+
+def _serve(factory: ModbusServerBase, listener: Any) -> list[Callable[[], Any]]:
+    """Have the compiled loop serve an open port where it can; what closes the port in the end."""
+    if factory.engine:
+        from .network import LoopServer
+
+        return [LoopServer(factory, listener).close]
+    return [listener.stopListening]
 
 
 def _listen_udp(protocol: ModbusUdpProtocol, host: str, port: int) -> Any:
