@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.long cimport PyLong_AsLongAndOverflow
 
 from mbcore.codec cimport bits_of, read_request, registers_of, request_t, response_head, response_t, write_response
 from mbcore.constants cimport *
@@ -382,6 +383,10 @@ cdef int put_values(list values, uint8_t function_code, response_t* response, ui
 
 
 cdef uint16_t register_from(object value) except? 0xFFFF:
+    cdef int overflow = 0
+    cdef long number = PyLong_AsLongAndOverflow(value, &overflow) if isinstance(value, int) else -1
+    if 0 <= number <= 0xFFFF:
+        return <uint16_t> number
     if not hasattr(value, "__index__") or not 0 <= value.__index__() <= 0xFFFF:
         raise ConfigurationError(f"getValues returned {value!r}, which is not a whole number 0..65535")
     return value.__index__()

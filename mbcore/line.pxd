@@ -28,8 +28,7 @@ cdef class LineSession(Session):
     cdef double reply_delay
     cdef double reply_deadline
     cdef double character_time
-    cdef bint chosen
-    cdef uint8_t[256] answers
+    cdef bint paced
     cdef line_counters_t counters
 
     # the buffer begins where a frame may begin
@@ -39,20 +38,29 @@ cdef class LineSession(Session):
     # when the last byte of the request came whose reply waits
     cdef double asked_at
 
-    # own transmission heard back: what was sent, when, how much of it has come back
+    # own transmission heard back: what was sent, when, how much of it has come back; `sent_length` until something else came, and
+    # `spoken_length` until it has come back among noise
     cdef int echo
     cdef int echo_asked
     cdef uint8_t[LONGEST_ADU] request
     cdef int request_length
     cdef uint8_t[LONGEST_ADU] sent
     cdef int sent_length
+    cdef int spoken_length
     cdef int matched
+    # bytes that have come since
+    cdef Py_ssize_t heard_since
     cdef double sent_at
     # the reply equals its request
     cdef bint ambiguous
+    # replies that have not come back, and those that perhaps have, one after the other
     cdef int unheard
     cdef int suspects
+    # what came back last was perhaps a request, and once it was one
+    cdef bint doubt
+    cdef bint doubted
 
+    cdef int choose(self, object units) except -1
     cdef int begin(self, const uint8_t* data, int length, double now) noexcept nogil
     cdef int tick(self, double now) noexcept nogil
     cdef double next_time(self) noexcept nogil
@@ -65,6 +73,8 @@ cdef class LineSession(Session):
     cdef bint is_mine(self) noexcept nogil
     cdef void pass_over(self) noexcept nogil
     cdef int hear(self, const uint8_t* data, int length, double now) noexcept nogil
+    cdef double echo_time(self) noexcept nogil
     cdef bint is_echo(self, double now) noexcept nogil
+    cdef bint is_own(self, const uint8_t* adu, int length) noexcept nogil
     cdef void give_back(self) noexcept nogil
     cdef void count_unheard(self) noexcept nogil

@@ -19,6 +19,7 @@ class LineSession(Session):
         reply_deadline: float = 0.0,
         echo: str = "none",
         character_time: float = 0.0,
+        paced: bool = True,
         ignore_missing_slaves: bool = False,
         report: Callable[[str, BaseException], object] | None = None,
         trace_pdu: Callable[[bool, Any], Any] | None = None,

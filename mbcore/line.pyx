@@ -6,9 +6,10 @@ begin; anywhere else only a longer silence shows that it is no piece of another 
 Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 """
 
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport malloc
+from libc.stdlib cimport calloc, malloc
 from libc.string cimport memcmp, memcpy
 
 from cpython.bytes cimport PyBytes_AsString
@@ -33,7 +34,7 @@ cdef enum:
     ECHO_AUTO = 1
     ECHO_DROP = 2
     # so many replies that equal their requests, come back one after the other, are echoes
-    SUSPICIOUS = 8
+    SUSPICIOUS = 16
     # so many replies that don't come back are enough to think that none will
     UNHEARD = 3
 
@@ -45,8 +46,6 @@ cdef double FIFO = 16
 cdef double GAP = 3.5
 # How long a frame may pause and still go on, in such times: a busy machine reads later still.
 cdef double PATIENCE = 2.5
-# How long an adapter that echoes may take over it, seconds.
-cdef double ECHO_TIME = 0.25
 # t3.5 above 19200 Bd, seconds (2.5.1.1)
 cdef double FAST_GAP = 0.00175
 
@@ -63,13 +62,15 @@ cdef class LineSession(Session):
     :param reply_delay: seconds from the end of a request to its reply at least; 0: at once
     :param reply_deadline: seconds from the end of a request after which it isn't answered any more; 0: always answered
     :param echo: "drop": the adapter hears what it sends; "none": it does not; "auto": found out
-    :param character_time: seconds that a character takes; with "auto" the time in which an echo comes. 0: unknown
+    :param character_time: seconds that a character takes at most: how long a reply is on its way, and its echo
+    :param paced: whether it takes that long at least; a pseudo-terminal takes no time
     :raises ConfigurationError: ``framer`` is no framer class, or ``echo`` is another word
     """
 
     def __init__(
         self, framer, ModbusServerContext store not None, ModbusControlBlock control=None, *, units=None, double frame_gap=FAST_GAP,
-        double reply_delay=0.0, double reply_deadline=0.0, echo="none", double character_time=0.0, **options,
+        double reply_delay=0.0, double reply_deadline=0.0, echo="none", double character_time=0.0,
+        paced=True, **options,
     ):
         options["broadcast_enable"] = True
         Session.__init__(self, framer, store, control, **options)
@@ -77,6 +78,7 @@ cdef class LineSession(Session):
             raise ConfigurationError(f"echo is {echo!r}: give one of {', '.join(_ECHO)}")
         self.serial = True
         self.framer.line = True
+        self.late = LATE
         if self.framer.by_silence:
             self.gap = frame_gap
             self.late = max(LATE, frame_gap * FIFO / GAP)
@@ -90,16 +92,23 @@ cdef class LineSession(Session):
             self.answer_timeout = min(self.answer_timeout, reply_deadline / 2)
         self.echo = self.echo_asked = _ECHO[echo]
         self.character_time = character_time
+        self.paced = paced and character_time > 0
         self.boundary = True
-        self.chosen = units is not None
-        for unit_id in units or ():
-            if not 0 <= unit_id <= 0xFF:
-                raise ConfigurationError(f"the unit id {unit_id!r} is not in 0..255")
-            self.answers[<uint8_t> unit_id] = True
-        self.answers[0] = True
+        if units is not None:
+            self.choose(units)
         self.buffer = <uint8_t*> malloc(BUFFER)
         if self.buffer == NULL:
             raise MemoryError()
+
+    cdef int choose(self, object units) except -1:
+        self.answered = <uint8_t*> calloc(256, 1)
+        if self.answered == NULL:
+            raise MemoryError()
+        for unit_id in units:
+            if not 0 <= unit_id <= 0xFF:
+                raise ConfigurationError(f"the unit id {unit_id!r} is not in 0..255")
+            self.answered[<uint8_t> unit_id] = True
+        return 0
 
     # ---- the Python face --------------------------------------------------------------------------------------------------------------
 
@@ -127,6 +136,7 @@ cdef class LineSession(Session):
         self.initialised()
         if self.asked is not None:
             return Session.expire(self, now)
+        self.now = now
         self.drive(self.tick(now))
         return self.taken(now)
 
@@ -134,7 +144,10 @@ cdef class LineSession(Session):
         """Forget what was under way: the line was opened anew, perhaps in the middle of a frame."""
         Session.reset(self)
         self.boundary = False
-        self.sent_length = self.matched = 0
+        # A silence is one between bytes that were heard.
+        self.last = INFINITY
+        self.sent_length = self.spoken_length = self.matched = 0
+        self.doubt = self.doubted = False
         self.unheard = self.suspects = 0
         self.echo = self.echo_asked
 
@@ -165,6 +178,7 @@ cdef class LineSession(Session):
         if not self.held and now >= self.last + self.late:
             self.boundary = True
         self.last = now
+        self.heard_since += length
         self.stage = SPEAKING
         heard = self.hear(data, length, now)
         memcpy(self.buffer + self.held, data + heard, length - heard)
@@ -178,7 +192,7 @@ cdef class LineSession(Session):
         elif self.held:
             return self.last + (self.gap if self.stage == SPEAKING else self.late if self.stage == PAUSED else self.framer.patience)
         elif self.matched:
-            return self.last + LATE
+            return self.last + self.late
         elif self.out_length:
             return self.last + self.reply_delay
         return -1
@@ -186,8 +200,7 @@ cdef class LineSession(Session):
     cdef int tick(self, double now) noexcept nogil:
         """The time `next_time` has come; FED, or what the loop has stopped for. The end of what it has taken is kept by the caller."""
         self.at, self.end = self.buffer, self.buffer + self.held
-        if self.matched and now >= self.last + LATE:
-            self.count_unheard()
+        if self.matched and now >= self.last + self.late:
             self.give_back()
             self.end = self.buffer + self.held
             return self.feed()
@@ -270,6 +283,8 @@ cdef class LineSession(Session):
                 continue
             self.at += frame.consumed
             self.in_noise = False
+            if self.is_own(self.at - frame.consumed, frame.consumed):
+                continue
             self.drop_reply()
             if not self.is_mine():
                 self.pass_over()
@@ -296,9 +311,11 @@ cdef class LineSession(Session):
 
     cdef bint is_mine(self) noexcept nogil:
         cdef const frame_t* frame = &self.exchange.frame
-        if frame.response or self.chosen and not self.answers[frame.unit_id]:
+        if frame.response:
             return False
-        return frame.unit_id == 0 or self.store.units.by_id[frame.unit_id] != NULL
+        if frame.unit_id == 0:
+            return True
+        return self.store.units.by_id[frame.unit_id] != NULL and (self.answered == NULL or self.answered[frame.unit_id])
 
     cdef void pass_over(self) noexcept nogil:
         """Another unit's request or response."""
@@ -335,11 +352,12 @@ cdef class LineSession(Session):
 
     cdef void reply_sent(self, double now) noexcept nogil:
         """The reply is on its way, and may be heard."""
-        self.sent_length = <int> self.out_length
+        self.sent_length = self.spoken_length = <int> self.out_length
         self.out_length = 0
         if self.echo != ECHO_NONE:
             memcpy(self.sent, self.out, self.sent_length)
             self.matched = 0
+            self.heard_since = 0
             self.sent_at = now
             self.ambiguous = self.sent_length == self.request_length and not memcmp(self.sent, self.request, self.sent_length)
 
@@ -350,40 +368,79 @@ cdef class LineSession(Session):
         cdef int heard = 0
         if self.echo == ECHO_NONE or not self.sent_length:
             return 0
+        if not self.matched and now > self.sent_at + self.sent_length * self.character_time + self.echo_time():
+            # Silence followed: nothing has come back.
+            self.count_unheard()
+            self.sent_length = 0
+            return 0
         while heard < length and self.matched < self.sent_length and data[heard] == self.sent[self.matched]:
             heard += 1
             self.matched += 1
         if self.matched == self.sent_length:
             if self.is_echo(now):
-                self.counters.echoes += 1
-                self.unheard = 0
                 self.sent_length = self.matched = 0
             else:
                 self.give_back()
         elif heard < length:
             if self.matched and self.echo == ECHO_DROP:
                 self.counters.collisions += 1
-            self.count_unheard()
             self.give_back()
         return heard
 
+    cdef double echo_time(self) noexcept nogil:
+        # Who echoes for sure may be read even later, by a busy machine.
+        return PATIENCE * self.late if self.echo == ECHO_DROP else self.late
+
     cdef bint is_echo(self, double now) noexcept nogil:
         """Whether what has come back is our reply, and not a master that asks again: the reply may equal its request."""
-        cdef double passed = now - self.sent_at - self.sent_length * self.character_time
+        cdef double sending = self.spoken_length * self.character_time
+        cdef double passed = now - self.sent_at - sending
+        cdef bint heard = True
+        self.doubt = False
         if not self.ambiguous:
             self.echo = ECHO_DROP
-            return True
-        if self.echo == ECHO_DROP:
-            return passed < ECHO_TIME
-        # A master needs as long again for its request. While nothing is known the echo may be late.
-        if self.character_time and passed < (self.sent_length * self.character_time / 2 if self.unheard else LATE):
-            return True
-        if self.unheard:
+        elif self.paced and passed < sending / 2:
+            # No master could have asked again yet.
+            pass
+        elif self.echo == ECHO_DROP or self.unheard or passed >= self.late:
+            heard = self.echo == ECHO_DROP and passed < self.echo_time()
+        elif self.paced and not self.doubted:
+            # Nothing is known. If it was no echo the master asks once more, later than an echo comes.
+            self.doubt = True
+        else:
+            # A reply that goes round and round, or a master that is as quick.
+            self.suspects += 1
+            heard = self.suspects >= SUSPICIOUS
+            if heard:
+                self.echo = ECHO_DROP
+        if heard:
+            self.counters.echoes += 1
+        if heard and not self.doubt:
+            self.unheard = 0
+        if not self.doubt:
+            self.spoken_length = 0
+        return heard
+
+    cdef bint is_own(self, const uint8_t* adu, int length) noexcept nogil:
+        """Whether a frame, which may stand among noise, is what was sent last."""
+        cdef bint doubt = self.doubt
+        cdef Py_ssize_t before = self.heard_since - (self.end - adu)
+        self.doubt = False
+        if self.echo == ECHO_NONE or not self.spoken_length:
             return False
-        self.suspects = self.suspects + 1 if passed < LATE else 0
-        if self.suspects == SUSPICIOUS:
-            self.echo = ECHO_DROP
-        return self.echo == ECHO_DROP
+        if length != self.spoken_length or memcmp(adu, self.sent, length):
+            if not before:
+                # Someone else's is the first that is heard.
+                self.count_unheard()
+            self.spoken_length = 0
+            return False
+        if doubt:
+            # The same once more: perhaps it was the master who asked.
+            self.doubted = True
+            self.spoken_length = 0
+            return False
+        # Behind as many bytes as it has, those were it, damaged.
+        return before < (length + 1) // 2 and self.is_echo(self.last)
 
     cdef void give_back(self) noexcept nogil:
         """What came was no echo."""
@@ -392,7 +449,8 @@ cdef class LineSession(Session):
         self.sent_length = self.matched = 0
 
     cdef void count_unheard(self) noexcept nogil:
-        if not self.ambiguous:
-            self.unheard += 1
-            if self.echo_asked == ECHO_AUTO and self.unheard >= UNHEARD:
-                self.echo = ECHO_AUTO
+        """A reply has not come back."""
+        self.unheard += 1
+        self.suspects = 0
+        if self.echo_asked == ECHO_AUTO and self.unheard >= UNHEARD:
+            self.echo = ECHO_AUTO

@@ -62,6 +62,9 @@ cdef class Session:
     cdef uint8_t* buffer
     cdef int held
 
+    # 256 flags: the unit ids that are answered; NULL: all that the store has
+    cdef uint8_t* answered
+
     # replies not yet handed out
     cdef uint8_t* out
     cdef size_t out_length
@@ -116,6 +119,7 @@ cdef class Session:
     cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1
     cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
+    cdef list addressees(self)
     cdef int ask_on(self) except -1
     cdef void trace_request(self) noexcept with gil
     cdef int trace_response(self, uint8_t* place, int length) noexcept with gil

@@ -93,6 +93,7 @@ cdef class Session:
 
     def __dealloc__(self):
         free(self.custom)
+        free(self.answered)
         free(self.buffer)
         free(self.out)
 
@@ -110,7 +111,7 @@ cdef class Session:
         """
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
         self.initialised()
-        self.now = self.last = now
+        self.now = now
         if self.asked is not None:
             self.backlog += held
         else:
@@ -125,7 +126,6 @@ cdef class Session:
             if self.attend(PYTHON) != WAIT:
                 data, self.backlog = self.backlog, b""
                 if data:
-                    self.last = now
                     self.absorb(data)
         return self.taken(now)
 
@@ -141,6 +141,7 @@ cdef class Session:
     def expire(self, double now):
         """Time has passed: give up a user's answer, answer the frame that ends with the silence or discard it; return the replies."""
         self.initialised()
+        self.now = now
         if self.awaited is not None:
             if now >= self.awaited_since + self.answer_timeout:
                 self.give_up()
@@ -157,7 +158,7 @@ cdef class Session:
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
         cdef Py_ssize_t length = len(held)
         self.initialised()
-        self.now = self.last = now
+        self.now = now
         memset(&frame, 0, sizeof(frame))
         self.framer.delimiter = self.control.control.delimiter
         if 0 < length <= self.framer.longest:
@@ -179,6 +180,7 @@ cdef class Session:
         self.held = 0
         self.out_length = 0
         self.in_noise = False
+        self.final = False
         self.closing = False
 
     cdef int initialised(self) except -1:
@@ -197,6 +199,7 @@ cdef class Session:
         cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(data)
         cdef const uint8_t* end = at + len(data)
         cdef size_t part
+        self.last = self.now
         while at < end and not self.closing:
             if not self.held:
                 self.at, self.end = at, end
@@ -421,6 +424,8 @@ cdef class Session:
             for unit_id in range(256):
                 if units.by_id[unit_id] == NULL or units.by_id[unit_id] == units.only and unit_id != units.only_id:
                     continue
+                if units.only == NULL and self.answered != NULL and not self.answered[unit_id]:
+                    continue
                 self.note_outcome(unit_id, execute(
                     units.by_id[unit_id], &self.control.control, &exchange.request, &exchange.response, self.data_place()
                 ))
@@ -493,7 +498,7 @@ cdef class Session:
             self.answer_custom()
             self.asked = []
         elif self.asked is None and exchange.broadcast:
-            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.store]
+            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.addressees()]
         elif self.asked is None:
             self.asked = [(0, dialogue_with(self.store.context_of(exchange.frame.unit_id)))]
         if self.ask_on() == WAIT:
@@ -503,6 +508,11 @@ cdef class Session:
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef list addressees(self):
+        """Whom a broadcast is for."""
+        everyone = self.answered == NULL or self.store.single
+        return [(unit_id, context) for unit_id, context in self.store if everyone or self.answered[<uint8_t> unit_id]]
 
     cdef int ask_on(self) except -1:
         """Ask who is still to be asked, in turn; WAIT where one answers later."""
@@ -538,7 +548,7 @@ cdef class Session:
         cdef frame_t* frame = &exchange.frame
         cdef uint8_t* place = self.out + self.out_length + self.framer.head
         pdu = frame.pdu[:frame.pdu_length]
-        contexts = [context for _, context in self.store] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
+        contexts = [context for _, context in self.addressees()] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
         for context in contexts:
             answer = execute_custom(self.decoder, pdu, context, self.control, frame.unit_id, frame.transaction_id, self.report)
         if not answer:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from mbcore.engine.serial import SerialLoop
 
 from . import rs485
+from .port import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,28 +52,33 @@ class LoopCarrier:
         """
         factory, settings = self._factory, self._factory.settings
         direction = settings.direction
-        self._port, self._lost = port, lost
-        self._gpio = -1
+        gpio = -1
         if direction.kind == "gpio":
             line: Any = direction.line
-            self._gpio = rs485.request_gpio(direction.chip, line, active=direction.active)
+            gpio = rs485.request_gpio(direction.chip, line, active=direction.active)
         elif direction.kind == "rts":
             rs485.check_rts(port.fileno(), factory.name, active=direction.active)
         session = factory.buildSession()
-        session.wake = self._attend
-        self._loop = SerialLoop(
+        loop = SerialLoop(
             session,
             port.fileno(),
             settings.character_time,
             direction=direction.kind,
             active=direction.active,
-            gpio_fd=self._gpio,
+            gpio_fd=gpio,
             delay_before=direction.delay_before,
             delay_after=direction.delay_after,
             priority=PRIORITY if settings.realtime else 0,
         )
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"mbcore {factory.name}", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=_run, args=(loop,), name=f"mbcore {factory.name}", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system gives no more threads
+            if gpio >= 0:
+                os.close(gpio)
+            raise
+        session.wake = self._attend
+        self._port, self._gpio, self._lost, self._loop = port, gpio, lost, loop
         factory.reactor.addReader(self)
         factory.run_trace_connect(True)
 
@@ -97,7 +103,7 @@ class LoopCarrier:
         """The reactor forgets its readers: it was stopped, or something went wrong in one."""
         if self._loop is not None:
             self._loop.stop()
-            self._end("the reactor is stopped" if self._closed is None else "")
+            self._end(reason.getErrorMessage())
 
     def logPrefix(self) -> str:
         """For Twisted's log."""
@@ -142,11 +148,18 @@ class LoopCarrier:
         factory = self._factory
         factory.reactor.removeReader(self)
         self._thread.join()
+        # Observers hear of the last writes too; an answer that a user's code still owes is given up.
+        loop.attend()
         factory.session.wake = None
+        factory.session.reset()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        with suppress(OSError):  # of a device that has gone
+        with suppress(OSError, SettingError):  # of a device that has gone
+            if factory.settings.port["xonxoff"] or factory.settings.port["rtscts"]:
+                # The kernel would wait for bytes that flow control holds up, half a minute.
+                self._port.reset_output_buffer()
+        with suppress(OSError):
             self._port.close()
         if self._gpio >= 0:
             os.close(self._gpio)

@@ -103,7 +103,7 @@ def _session_keywords(given: Mapping[str, Any], baudrate: int, framer: type, sto
         "reply_delay": delay,
         "reply_deadline": deadline,
         "echo": check_choice("echo", given.get("echo", "auto"), ECHOES),
-        # A pseudo-terminal takes no time.
-        "character_time": 0.0 if is_pseudo_terminal(given.get("port", "/dev/ttyS0")) else CHARACTER_BITS / baudrate,
+        "character_time": CHARACTER_BITS / baudrate,
+        "paced": not is_pseudo_terminal(given.get("port", "/dev/ttyS0")),
         "units": check_units(given.get("units"), store),
     }

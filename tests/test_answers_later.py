@@ -226,6 +226,15 @@ def test_on_a_line_the_answer_goes_out_when_it_comes():
     assert session.resume(1.2) == wrap_rtu(pdu("03 04 0001 0002"))
 
 
+def test_an_answer_has_its_time_from_when_it_was_asked_for():
+    session = LINES["rtu-serial"].session(units(u1=image(hr=Asked())), None, answer_timeout=0.1)
+    session.receive(b"\0" + wrap_rtu(READ), 1.0)
+    while not session.waiting:
+        now = session.deadline()
+        assert session.expire(now) == b""
+    assert session.deadline() == now + 0.1
+
+
 def test_on_a_line_exception_0b_comes_before_the_reply_deadline():
     session = LINES["rtu-serial"].session(units(u1=image(hr=Asked())), None, reply_deadline=1.0)
     session.receive(wrap_rtu(READ), 1.0)

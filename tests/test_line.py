@@ -1,9 +1,9 @@
 """One serial line, with the clock in hand: when a frame counts, when a reply may go out, and what the line hears of itself."""
 
 import pytest
-from adu import FRAME_GAP, LINES, block, image, pdu, units, wrap_ascii, wrap_binary, wrap_rtu
+from adu import FRAME_GAP, LINES, block, image, one_unit, pdu, units, wrap_ascii, wrap_binary, wrap_rtu
 
-from mbcore import ModbusRtuFramer
+from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError
 from mbcore.line import LineSession
 
@@ -251,8 +251,29 @@ def test_units_names_whom_the_line_answers(slave):
     assert session.receive(wrap_rtu(READ, 2), 2.0) == wrap_rtu(pdu("03 02 0008"), 2)
     assert session.receive(wrap_rtu(READ, 3), 3.0) == b""
     assert session.line_counters()["foreign_frames"] == 1
-    session.receive(WRITTEN.replace(WRITTEN, wrap_rtu(WRITE, 0)), 4.0)
-    assert slave.getValues(3, 1, 1) == [0xBEEF], "a broadcast is for all"
+
+
+class Own(ModbusSequentialDataBlock):
+    """A block that Python is asked for."""
+
+    def setValues(self, address, values):
+        super().setValues(address, values)
+
+
+@pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
+def test_a_broadcast_is_for_the_units_of_the_line(kind):
+    first, second = (image(hr=kind(0, [0, 0])) for _ in range(2))
+    session = LineSession(ModbusRtuFramer, units(u1=first, u2=second), units=[2])
+    session.receive(wrap_rtu(WRITE, 0), 1.0)
+    assert (first.getValues(3, 1, 1), second.getValues(3, 1, 1)) == ([0], [0xBEEF])
+
+
+@pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
+def test_a_broadcast_reaches_the_one_context_of_all_units(kind):
+    slave = image(hr=kind(0, [0, 0]))
+    session = LineSession(ModbusRtuFramer, one_unit(slave), units=[7])
+    session.receive(wrap_rtu(WRITE, 0), 1.0)
+    assert slave.getValues(3, 1, 1) == [0xBEEF]
 
 
 @pytest.mark.parametrize("unit", [-1, 256])
@@ -346,7 +367,7 @@ def test_where_nothing_is_known_of_time_an_echo_that_goes_round_is_stopped(line)
         answers += 1
         now += 0.001
         heard = session.receive(heard, now)
-    assert answers < 12
+    assert answers < 20
     assert session.receive(ASKED, 2.0) == ANSWER
     assert session.receive(ANSWER, 2.001) == b""
 
@@ -382,6 +403,55 @@ def test_an_echo_that_differs_is_a_collision(line):
     assert told(session, 1.001)[0] == b""
     assert session.line_counters()["collisions"] == 1
     assert session.receive(ASKED, 2.0) == ANSWER
+
+
+def test_a_quick_master_that_repeats_itself_loses_one_answer_at_most(line):
+    # Nothing is known yet, and the adapter may be late.
+    session, answered = line(echo="auto", character_time=CHARACTER), 0
+    now = 1.0
+    for _ in range(16):
+        heard = session.receive(WRITTEN, now)
+        answered += heard == WRITTEN
+        # Our reply, and its next request; or its time-out.
+        now += 8 * CHARACTER + 0.015 if heard else 0.5
+    assert answered >= 15
+
+
+def test_a_pause_shows_that_nothing_comes_back(line):
+    session = line(echo="auto")
+    for n in range(3):
+        assert session.receive(WRITTEN, 1.0 + n) == WRITTEN
+    for n in range(100):
+        assert session.receive(WRITTEN, 10.0 + n * 0.001) == WRITTEN
+
+
+@pytest.mark.parametrize("before", [b"\0", b"\xb1", pdu("07 41 12")])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_echo_among_noise_is_not_executed(line, before, known):
+    session = line(echo="auto", character_time=CHARACTER)
+    if known:
+        session.receive(ASKED, 1.0)
+        session.receive(ANSWER, 1.0 + 7 * CHARACTER)
+    assert session.receive(WRITTEN, 2.0) == WRITTEN
+    assert session.receive(before + WRITTEN, 2.0 + 9 * CHARACTER) == b""
+    assert told(session, 2.0 + 9 * CHARACTER)[0] == b""
+    assert session.line_counters()["echoes"] == (2 if known else 1)
+    assert session.receive(WRITTEN, 4.0) == WRITTEN, "asked again, much later"
+
+
+def test_a_pseudo_terminal_takes_no_time(line):
+    session = line(echo="auto", character_time=CHARACTER, paced=False)
+    for n in range(10):
+        assert session.receive(WRITTEN, 1.0 + n * 0.001) == WRITTEN, "a master that repeats itself as fast as it likes"
+
+
+def test_a_request_that_is_repeated_because_its_answer_was_lost_is_answered(line):
+    # On an adapter that echoes; that of the answer was damaged.
+    session = line(echo="drop", character_time=CHARACTER)
+    assert session.receive(WRITTEN, 1.0) == WRITTEN
+    session.receive(WRITTEN[:3] + b"\x99\x99", 1.0 + 8 * CHARACTER)
+    told(session, 1.02)
+    assert session.receive(WRITTEN, 1.15) == WRITTEN
 
 
 def test_an_adapter_that_stops_echoing_is_noticed(line):

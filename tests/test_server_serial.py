@@ -13,12 +13,13 @@ from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_s
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
 from live.line import Adapter
 from serial import SerialException
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
-from mbcore import ModbusAsciiFramer, ModbusRtuFramer
+from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError, LineError
 from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
 from mbcore.server.loop import LoopCarrier
@@ -61,6 +62,29 @@ def test_unit_0_is_a_broadcast_and_absent_units_are_silent():
     for request, unit in ((pdu("06 0000 0005"), 0), (READ, 9), (READ, 1)):
         protocol.dataReceived(wrap_rtu(request, unit))
         factory.reactor.pump([0.01] * 3)
+    assert protocol.transport.value() == wrap_rtu(pdu("03 02 0005"))
+
+
+class Later(ModbusSequentialDataBlock):
+    """A block that answers when its Deferred does."""
+
+    def getValues(self, address, count=1):
+        self.answer = Deferred()
+        return self.answer
+
+
+def test_an_answer_that_comes_before_the_reply_delay_is_over_waits_for_it():
+    sensor = Later(0, [0])
+    reactor = Reactor()
+    factory = ModbusSerialFactory(one_unit(image(hr=sensor)), ModbusRtuFramer, None, LINE | {"reply_delay": 0.5}, reactor=reactor)
+    factory.seconds = reactor.seconds
+    protocol = connect(factory, StringTransport())
+    protocol.dataReceived(wrap_rtu(READ))
+    reactor.advance(0.1)
+    sensor.answer.callback([5])
+    reactor.advance(0.3)
+    assert protocol.transport.value() == b""
+    reactor.pump([0.05] * 4)
     assert protocol.transport.value() == wrap_rtu(pdu("03 02 0005"))
 
 

@@ -35,6 +35,7 @@ def test_without_a_word_a_line_is_as_pymodbus_has_it_and_careful():
         "reply_deadline": 1.0,
         "echo": "auto",
         "character_time": pytest.approx(11 / 19200),
+        "paced": True,
         "units": None,
     }
     assert settings.direction == Direction()
@@ -74,6 +75,7 @@ def test_every_keyword_has_its_place():
         "reply_deadline": 0.0,
         "echo": "drop",
         "character_time": pytest.approx(11 / 9600),
+        "paced": True,
         "units": (3, 4, 5),
     }
     assert settings.character_time == pytest.approx(11 / 9600)

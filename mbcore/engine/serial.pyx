@@ -7,13 +7,13 @@ calls when :meth:`SerialLoop.fileno` becomes readable; so do observers, who hear
 
 import os
 
-from libc.errno cimport EAGAIN, EINTR, EIO, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport read, write
+from posix.unistd cimport close, read, write
 
 from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
@@ -37,7 +37,23 @@ cdef extern from "<sched.h>" nogil:
     struct sched_param:
         int sched_priority
     const int SCHED_FIFO
-    int sched_setscheduler(int pid, int policy, const sched_param* parameters)
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+    # The C library of Alpine has no sched_setscheduler.
+    int pthread_setschedparam(pthread_t thread, int policy, const sched_param* parameters)
+
+cdef extern from "<termios.h>" nogil:
+    const int TCOFLUSH
+    int tcflush(int fd, int queues)
+
+cdef extern from * nogil:
+    # Of the compiler. What was written before a store is seen after the load that sees the store: Arm does not promise that by itself.
+    const int ACQUIRE "__ATOMIC_ACQUIRE"
+    const int RELEASE "__ATOMIC_RELEASE"
+    unsigned int atomic_load "__atomic_load_n"(const unsigned int* place, int order)
+    void atomic_store "__atomic_store_n"(unsigned int* place, unsigned int value, int order)
 
 cdef extern from "<time.h>" nogil:
     int clock_nanosleep(int clock, int flags, const timespec* request, timespec* remaining)
@@ -46,8 +62,11 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     # Writes that observers have not heard of yet; when there are as many, the line waits for Python.
     NOTES = 64
+    # Bytes kept of what comes while the line waits for Python; as many again are kept by the kernel.
+    BACKLOG = 4096
 
-# How long a driver may take no more bytes, and how long a UART may take beyond the computed end of a reply, seconds.
+# How long a driver may keep a reply waiting beyond its computed end before the rest is dropped, and how long a UART may take beyond it,
+# seconds.
 cdef double STUCK = 1.0
 cdef double OVERDUE = 0.1
 
@@ -79,6 +98,14 @@ cdef void sleep_until(double then) noexcept nogil:
         pass
 
 
+cdef unsigned int look(const unsigned int* place) noexcept nogil:
+    return atomic_load(place, ACQUIRE)
+
+
+cdef void show(unsigned int* place, unsigned int value) noexcept nogil:
+    atomic_store(place, value, RELEASE)
+
+
 cdef void ring(int bell) noexcept nogil:
     # An eventfd takes this always: its count does not get that far.
     cdef uint64_t one = 1
@@ -94,7 +121,7 @@ cdef class SerialLoop:
     """Answers one serial line from a descriptor that is open, configured and non-blocking.
 
     :param session: the line's session; the loop's alone from :meth:`run` on until that returns
-    :param fd: the port's descriptor, which stays the caller's to close
+    :param fd: the port's descriptor, with VMIN 1 and O_NONBLOCK, which stays the caller's to close
     :param character_time: seconds that a character takes
     :param direction: "rts" or "gpio": the loop switches the transceiver; "auto" or "kernel": others do
     :param active: "high" or "low", RTS while sending; a GPIO line's level is in its request
@@ -116,15 +143,21 @@ cdef class SerialLoop:
     # rung to wake the loop, and to call Python
     cdef int to_loop
     cdef int to_python
-    cdef bint stopping
-    cdef bint ended
+    # Of both threads: written by `show`, read by `look`.
+    cdef unsigned int stopping
+    cdef unsigned int ended
     # what the loop stands still for, as the session says, or 0
-    cdef int need
+    cdef unsigned int need
     # why it has ended, an errno; 0: it was stopped
     cdef int error
     cdef int schedule_error
     # whether the driver tells when the last bit is out: not asked yet, or as `transmitter_empty` says
     cdef bint tells_empty
+
+    # what came in while the loop stood still, and when the last of it
+    cdef uint8_t[BACKLOG] backlog
+    cdef int kept
+    cdef double kept_at
 
     cdef note_t* notes
     cdef unsigned int notes_written
@@ -135,11 +168,14 @@ cdef class SerialLoop:
         self.notes = <note_t*> calloc(NOTES, sizeof(note_t))
         if self.notes == NULL:
             raise MemoryError()
+        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __init__(
         self, LineSession session not None, int fd, double character_time, *, direction="auto", active="high", int gpio_fd=-1,
         double delay_before=0.0, double delay_after=0.0, int priority=0,
     ):
+        session.initialised()
         self.session = session
         self.fd = fd
         self.gpio_fd = gpio_fd
@@ -153,13 +189,11 @@ cdef class SerialLoop:
         self.delay_after = delay_after
         self.priority = priority
         self.tells_empty = True
-        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __dealloc__(self):
         for bell in (self.to_loop, self.to_python):
             if bell >= 0:
-                os.close(bell)
+                close(bell)
         free(self.notes)
 
     # ---- from Python's threads --------------------------------------------------------------------------------------------------------
@@ -171,7 +205,7 @@ cdef class SerialLoop:
     @property
     def over(self):
         """Whether the loop has ended, by :meth:`stop` or because the line is gone."""
-        return self.ended
+        return bool(look(&self.ended))
 
     @property
     def errno(self):
@@ -185,14 +219,15 @@ cdef class SerialLoop:
 
     def run(self):
         """Serve the line until it is gone or :meth:`stop` is called; for a thread of its own."""
+        self.initialised()
         with nogil:
             self.serve()
-            self.ended = True
+            show(&self.ended, True)
             ring(self.to_python)
 
     def stop(self):
         """End the loop when a reply that is being sent is out; does not wait for that."""
-        self.stopping = True
+        show(&self.stopping, True)
         ring(self.to_loop)
 
     def attend(self):
@@ -201,52 +236,92 @@ cdef class SerialLoop:
         Where a user's code answers later this wants to be called again by ``session.wake``, and :meth:`give_up` at ``session.deadline()``.
         """
         cdef note_t* note
+        cdef unsigned int need
+        self.initialised()
         hush(self.to_python)
-        while self.notes_read != self.notes_written:
+        # Looked at first: what the loop noted before it stood still comes first.
+        need = look(&self.need)
+        while self.notes_read != look(&self.notes_written):
             note = &self.notes[self.notes_read % NOTES]
-            self.session.tell_observers(&note.exchange, note.executed)
-            self.notes_read += 1
-        if self.need and not self.ended and self.session.awaited is None and self.session.attend(self.need) != WAIT:
-            self.need = 0
+            try:
+                self.session.tell_observers(&note.exchange, note.executed)
+            finally:
+                show(&self.notes_read, self.notes_read + 1)
+        if not need or look(&self.ended) or self.session.awaited is not None:
+            return
+        self.session.now = monotonic()
+        if self.session.attend(<int> need) != WAIT:
+            show(&self.need, 0)
             ring(self.to_loop)
 
     def give_up(self):
         """A user's code has not answered in time: let the line go on."""
+        self.initialised()
         if self.session.awaited is not None:
             self.session.give_up()
             self.attend()
+
+    cdef int initialised(self) except -1:
+        if self.session is None:
+            raise TypeError("this loop was made without __init__")
+        return 0
 
     # ---- in the loop's thread, without the GIL ----------------------------------------------------------------------------------------
 
     cdef void serve(self) noexcept nogil:
         cdef sched_param parameters
         cdef uint8_t[CHUNK] chunk
-        cdef ssize_t count
         cdef short events
         cdef double then
+        cdef int fed
         if self.priority:
             parameters.sched_priority = self.priority
-            if sched_setscheduler(0, SCHED_FIFO, &parameters):
-                self.schedule_error = errno
+            self.schedule_error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameters)
+            if self.schedule_error:
                 ring(self.to_python)
-        while not self.stopping and not self.error:
+        while not look(&self.stopping) and not self.error:
+            if self.kept:
+                self.take_kept(chunk)
+                continue
             then = self.session.next_time()
             events = self.wait(then)
-            if events & POLLIN:
-                count = read(self.fd, chunk, CHUNK)
-                if count > 0:
-                    self.go_on(self.session.begin(chunk, <int> count, monotonic()))
-                    if count == CHUNK:
-                        continue
-                elif count == 0:
-                    self.error = EIO
-                elif errno != EAGAIN and errno != EINTR:
-                    self.error = errno
-            elif events:
-                self.error = EIO
+            if events:
+                fed = self.take(chunk, CHUNK, events)
+                if fed > 0:
+                    self.go_on(self.session.begin(chunk, fed, monotonic()))
             elif then >= 0 and monotonic() >= then:
-                self.go_on(self.session.tick(monotonic()))
-            self.send()
+                fed = self.session.tick(monotonic())
+                self.go_on(fed)
+                if fed == FED:
+                    # No time has passed since nothing was there to be read.
+                    self.send()
+        if self.error and self.direction != DIRECTION_NONE:
+            direction_off(self.direction, self.fd, self.gpio_fd)
+
+    cdef int take(self, uint8_t* place, int room, short events) noexcept nogil:
+        """Read what is there; how many bytes. Notes it when the line is gone."""
+        cdef ssize_t count
+        if not events & POLLIN:
+            self.error = EBADF if events & POLLNVAL else EIO
+            return 0
+        count = read(self.fd, place, room)
+        if count > 0:
+            return <int> count
+        if count == 0:
+            self.error = EIO
+        elif errno != EAGAIN and errno != EINTR:
+            self.error = errno
+        elif events & (POLLERR | POLLHUP):
+            self.error = EIO
+        return 0
+
+    cdef void take_kept(self, uint8_t* chunk) noexcept nogil:
+        """Go on with what came while the loop stood still."""
+        cdef int length = min(self.kept, CHUNK)
+        memcpy(chunk, self.backlog, length)
+        self.kept -= length
+        memmove(self.backlog, self.backlog + length, self.kept)
+        self.go_on(self.session.begin(chunk, length, self.kept_at))
 
     cdef short wait(self, double then) noexcept nogil:
         """Wait for bytes, for `then` (below 0: for ever), or for `stop`; what the port is ready for."""
@@ -262,67 +337,95 @@ cdef class SerialLoop:
 
     cdef void go_on(self, int fed) noexcept nogil:
         """Let the session go on until it has looked at all bytes; stand still where it needs Python."""
-        while fed != FED and not self.stopping:
+        while fed != FED:
             if fed != OBSERVE or not self.write_note():
-                self.need = fed
+                show(&self.need, fed)
                 ring(self.to_python)
-                while self.need and not self.stopping:
-                    self.wait_for_python()
+                while look(&self.need):
+                    self.stand_still()
+                    if look(&self.stopping) or self.error:
+                        return
             fed = self.session.feed()
-        if not self.stopping:
-            self.session.keep()
+        self.session.keep()
 
-    cdef void wait_for_python(self) noexcept nogil:
-        cdef pollfd bell
-        bell.fd, bell.events, bell.revents = self.to_loop, POLLIN, 0
-        ppoll(&bell, 1, NULL, NULL)
-        hush(self.to_loop)
+    cdef void stand_still(self) noexcept nogil:
+        """Wait for Python; keep what comes in meanwhile, and when it came."""
+        cdef pollfd[2] polled
+        cdef int count
+        polled[0].fd, polled[0].events, polled[0].revents = self.fd if self.kept < BACKLOG else -1, POLLIN, 0
+        polled[1].fd, polled[1].events, polled[1].revents = self.to_loop, POLLIN, 0
+        if ppoll(polled, 2, NULL, NULL) < 0:
+            return
+        if polled[1].revents:
+            hush(self.to_loop)
+        if polled[0].revents:
+            count = self.take(self.backlog + self.kept, BACKLOG - self.kept, polled[0].revents)
+            if count:
+                self.kept += count
+                self.kept_at = monotonic()
 
     cdef bint write_note(self) noexcept nogil:
         """Note a write for the observers; False where they are too far behind."""
         cdef note_t* note = &self.notes[self.notes_written % NOTES]
         cdef exchange_t* exchange = &note.exchange
-        if self.notes_written - self.notes_read == NOTES:
+        if self.notes_written - look(&self.notes_read) == NOTES:
             return False
         exchange[0] = self.session.exchange
         memcpy(note.executed, self.session.executed, sizeof(note.executed))
         memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
-        exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
+        if exchange.request.data != NULL:
+            exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
         exchange.frame.pdu = note.pdu
-        self.notes_written += 1
+        show(&self.notes_written, self.notes_written + 1)
         ring(self.to_python)
         return True
 
     cdef void send(self) noexcept nogil:
         """Send the reply if it is due, with the transceiver turned round for it."""
-        cdef double now = monotonic(), end
-        cdef size_t length = self.session.reply_ready(now), sent = 0
-        cdef ssize_t count
-        cdef pollfd polled
-        cdef timespec timeout = time_of(STUCK)
+        cdef size_t length = self.session.reply_ready(monotonic())
+        cdef double begun
+        cdef int outcome
         if not length:
             return
         if self.direction != DIRECTION_NONE:
-            direction_on(self.direction, self.fd, self.gpio_fd)
+            self.error = direction_on(self.direction, self.fd, self.gpio_fd)
+            if self.error:
+                # Nobody would hear the reply, or it would meet others' bytes.
+                return
             if self.delay_before:
-                sleep_until(now + self.delay_before)
-        self.session.reply_sent(now)
-        end = monotonic() + <double> length * self.character_time
+                sleep_until(monotonic() + self.delay_before)
+        begun = monotonic()
+        # What is heard until the line is free again is the own echo.
+        self.session.reply_sent(begun + self.delay_after)
+        self.write_out(length, begun + <double> length * self.character_time + STUCK)
+        if self.direction != DIRECTION_NONE:
+            self.wait_until_sent(begun + <double> length * self.character_time)
+            outcome = direction_off(self.direction, self.fd, self.gpio_fd)
+            if outcome and not self.error:
+                self.error = outcome
+
+    cdef void write_out(self, size_t length, double limit) noexcept nogil:
+        """Hand the reply to the driver; what that does not take until `limit` is dropped, since the master has given up."""
+        cdef size_t sent = 0
+        cdef ssize_t count
+        cdef pollfd polled
+        cdef timespec timeout
         while sent < length:
             count = write(self.fd, self.session.out + sent, length - sent)
             if count > 0:
                 sent += count
                 continue
-            polled.fd, polled.events, polled.revents = self.fd, POLLOUT, 0
             if count < 0 and errno != EAGAIN and errno != EINTR:
                 self.error = errno
-                break
-            if ppoll(&polled, 1, &timeout, NULL) <= 0 or polled.revents & (POLLERR | POLLHUP | POLLNVAL):
-                # Flow control, or a device that has gone: the master has given up, and the next read says which.
-                break
-        if self.direction != DIRECTION_NONE:
-            self.wait_until_sent(end)
-            direction_off(self.direction, self.fd, self.gpio_fd)
+                return
+            timeout = time_of(limit - monotonic())
+            polled.fd, polled.events, polled.revents = self.fd, POLLOUT, 0
+            ppoll(&polled, 1, &timeout, NULL)
+            if monotonic() >= limit or polled.revents & (POLLERR | POLLHUP | POLLNVAL):
+                # Flow control, or a device that has gone: the next read says which. A part of a reply must not go out later.
+                tcflush(self.fd, TCOFLUSH)
+                self.session.counters.suppressed_replies += 1
+                return
 
     cdef void wait_until_sent(self, double end) noexcept nogil:
         """Sleep to the computed end of the last character, then ask the driver, never tcdrain, which waits in jiffies."""

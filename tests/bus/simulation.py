@@ -16,6 +16,7 @@ from mbcore.line import LineSession
 OTHERS = range(2, 100)
 ABSENT = 200  # units from here on are asked and are not there
 STRAYS = 3  # stray bytes beside a frame that cost nothing
+FOUND_OUT = 3  # replies that differ from their requests, after which echo="auto" has to know
 COMPLAINTS = 20  # kept of one run
 
 
@@ -32,9 +33,12 @@ class Setting:
     unknown: float = 0.0  # share of others' requests of user-defined function codes
     absent: float = 0.1  # share of polls of units that are not there
     broadcasts: float = 0.05
+    repeats: float = 0.1  # share of own requests that the master sends twice, and of those without a right answer that it sends again
     tardy: float = 0.0  # share of others' answers that come after the master's time-out
     chunk: int = 1  # bytes per read
     late: float = 0.0  # seconds between an adapter's packets
+    lag: float = 0.0  # seconds that a busy machine may take to look after the line
+    single: bool = False  # the store answers every unit id, and the line is told that ours is the one
     echo: bool = False  # our own transmission is heard back
     ours_alone: bool = False  # the byte errors are at our receiver only
     timeout: float = 0.2  # the master's
@@ -136,6 +140,8 @@ class Judge:
         self._arrived = False  # its bytes came off the line as they were sent
         self._write = None  # what it has still to write
         self._replies = []  # when they began
+        self._complete = 0.0  # when its last byte came: noise may have said it a character sooner
+        self._telling = 0  # replies that differ from their requests
         self._shadow = None
 
     def begin(self):
@@ -183,6 +189,7 @@ class Judge:
             return None, None
         gap = self.line.silence + self.line.character - edge
         before, after = at, at + len(frame)
+        self._complete = times[after - 1]
         while before > 0 and times[before] - times[before - 1] < gap:
             before -= 1
         end = bisect.bisect(times, self._replies[0]) if self._replies else len(times)
@@ -210,10 +217,11 @@ class Judge:
             self.complain("stray frames", f"{reply.hex(' ')} sent, and {why}")
             return
         self._replies.append(now)
+        self._telling += reply != poll.frame
         expected = talk.frame(self.unit.answer(poll.pdu), UNIT)
         if reply != expected:
             self.complain("wrong", f"{reply.hex(' ')} sent, right is {expected.hex(' ')}")
-        waited = now - poll.transmission.frame_end
+        waited = now - self._complete
         self.verdict.worst = max(self.verdict.worst, waited)
         if waited < self.reply_delay - 1e-9:
             self.complain("too early", f"replied {1000 * waited:.3f} ms after the request, {1000 * self.reply_delay:.3f} are asked for")
@@ -248,6 +256,10 @@ class Judge:
             self.complain("false executions", "the image has changed, and nobody was told")
             self._shadow = self.unit.snapshot()
 
+    def found_out(self):
+        """Whether the unit has to know if it hears itself: until then, a write that is asked twice may be its own echo."""
+        return self._telling > FOUND_OUT
+
     def _since(self, sent):
         for one in reversed(self.line.record):
             if one.start < sent.start:
@@ -262,9 +274,9 @@ def run(setting, seed, polls, session=LineSession):
     noise = Noise(random.Random(rng.random()), setting.errors)
     line = Line(clock, setting.baudrate, rng, noise=None if setting.ours_alone else noise, bursts=setting.bursts, strays=setting.strays)
     judge = Judge(line, setting)
-    options = {"frame_gap": line.silence, "reply_delay": line.silence, "reply_deadline": setting.timeout, "echo": "auto",
-               "character_time": line.character}
-    unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo)
+    options = {"frame_gap": line.silence, "reply_delay": line.silence, "echo": "auto",
+               "reply_deadline": setting.timeout - 2 * line.character, "character_time": line.character}
+    unit = Unit(line, rng, judge.executed, judge.replied, session, options, setting.echo, setting.lag, setting.single)
     unit.receiver = Receiver(line, rng, unit.deliver, setting.chunk, setting.late)
     unit.noise = noise if setting.ours_alone else None
     judge.unit = unit
@@ -280,9 +292,13 @@ def run(setting, seed, polls, session=LineSession):
                     yield Poll(rng.randint(ABSENT, 247) if rng.random() < setting.absent else rng.choice(others), request)
             if rng.random() < setting.broadcasts:
                 yield Poll(BROADCAST, unit.broadcast())
-            yield Poll(UNIT, unit.request())
+            request = unit.request()
+            yield Poll(UNIT, request)
+            if rng.random() < setting.repeats and judge.found_out():
+                yield Poll(UNIT, request)
 
-    master = judge.master = Master(line, rng, plan(), setting.timeout, judge.asked, judge.closed)
+    master = judge.master = Master(line, rng, plan(), setting.timeout, judge.asked, judge.closed, setting.repeats)
+    master.may_repeat = judge.found_out
     line.join(unit, setting.echo)
     line.join(slaves)
     line.join(master)

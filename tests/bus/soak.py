@@ -40,6 +40,8 @@ EXTRAS = {
     "own echo": {"echo": True},
     "user-defined functions": {"unknown": 0.2, "slaves": 8},
     "answers after the master's time-out": {"tardy": 0.05, "slaves": 8},
+    "a machine that is up to 2 ms late": {"lag": 0.002},
+    "single=True with units=[1]": {"single": True, "slaves": 8},
     "errors at our receiver alone": {"ours_alone": True},
     "every payload quotes a request for us": {"quoting": 1.0},
 }

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from bus import talk
 
-BROADCAST, BROADCAST_PAUSE = 0, 0.1  # SL 2.4.1: the turnaround delay, 100 to 200 ms
+BROADCAST, BROADCAST_PAUSE, BROADCAST_CHARACTERS = 0, 0.1, 22  # SL 2.4.1: the turnaround delay, 100 to 200 ms
 LONGEST_ADU = 256
 USB_PACKET = 62  # an FTDI's, without its two bytes of status
 FIFO_LEVEL = 14  # the highest at which a 16550 interrupts
@@ -19,6 +19,7 @@ class Poll:
     pdu: bytes
     transmission: object = None
     over: bool = False  # answered, or given up
+    repeated: bool = False  # because it had no right answer
     answered: float = 0.0  # when the first byte of the answer came
     heard: bytearray = field(default_factory=bytearray)
 
@@ -30,13 +31,16 @@ class Poll:
 class Master:
     """Asks what `polls`, an iterator of Poll, gives; waits for the answer, `timeout` seconds for its first byte.
 
-    What is not told by its length is over after a silence. `asked(poll)` and `closed(poll)` are called when the request is out and when its
+    What is not told by its length is over after a silence. Where no right answer comes it asks once more in so many cases as
+    `repeats` says. `asked(poll)` and `closed(poll)` are called when the request is out and when its
     answer is in or given up.
     """
 
-    def __init__(self, line, rng, polls, timeout, asked=lambda poll: None, closed=lambda poll: None):
+    def __init__(self, line, rng, polls, timeout, asked=lambda poll: None, closed=lambda poll: None, repeats=0.0):
         self.line, self.clock = line, line.clock
-        self._rng, self._polls, self._timeout, self._asked, self._closed = rng, polls, timeout, asked, closed
+        self._rng, self._polls, self._timeout, self._asked, self._closed, self._repeats = rng, polls, timeout, asked, closed, repeats
+        self._again = None
+        self.may_repeat = lambda: True
         self._last = 0.0
         self.poll = None
         self.done = False
@@ -50,7 +54,7 @@ class Master:
         if self.clock.now < free:
             self.clock.at(free, self._next)
             return
-        self.poll = next(self._polls, None)
+        self.poll, self._again = self._again or next(self._polls, None), None
         if self.poll is None:
             self.done = True
             return
@@ -61,7 +65,7 @@ class Master:
         self._asked(poll)
         self._last = self.clock.now
         if poll.unit == BROADCAST:
-            self.clock.after(BROADCAST_PAUSE, self._close, poll)
+            self.clock.after(max(BROADCAST_PAUSE, BROADCAST_CHARACTERS * self.line.character), self._close, poll)
         else:
             self.clock.after(self._timeout, self._give_up, poll)
 
@@ -101,6 +105,9 @@ class Master:
             return
         poll.over = True
         self._closed(poll)
+        wrong = poll.unit != BROADCAST and not talk.is_frame(poll.heard)
+        if wrong and not poll.repeated and self.may_repeat() and self._rng.random() < self._repeats:
+            self._again = Poll(poll.unit, poll.pdu, repeated=True)
         self.clock.after(self.line.silence * (1.05 + 3 * self._rng.random()), self._next)
 
 

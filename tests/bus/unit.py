@@ -1,6 +1,6 @@
 """Our unit on the simulated line: a session behind a receiver, what the master asks it, and what is right about its answers."""
 
-from adu import block, image, refused, units, words
+from adu import block, image, one_unit, refused, units, words
 from bus import talk
 
 from mbcore import ModbusControlBlock, ModbusRtuFramer
@@ -27,19 +27,24 @@ QUOTES = (
 class Unit:
     """Unit 1 on `line`, with a session of the class `kind` and its `options`; it hears itself where `echo` is true.
 
+    It looks after the line up to `lag` seconds late. Where it is the `single` one of its store, its line is told which unit it is.
+
     `executed(unit, table, address, values)` is called for every write that it does and where it goes silent, `replied(transmission, reply)`
     when it begins to send.
     """
 
-    def __init__(self, line, rng, executed, replied, kind, options, echo=False):
+    def __init__(self, line, rng, executed, replied, kind, options, echo=False, lag=0.0, single=False):
         self.line, self.clock = line, line.clock
-        self._rng, self._executed, self._replied, self._echo = rng, executed, replied, echo
+        self._rng, self._executed, self._replied, self._echo, self._lag = rng, executed, replied, echo, lag
+        self._unread = []
         tables = {name: [rng.randrange(0x10000) for _ in range(SIZE)] for name in ("hr", "ir")}
         tables |= {name: [rng.randrange(2) for _ in range(SIZE)] for name in ("co", "di")}
         tables["co"][2], tables["co"][8:16] = 0, [0] * 8  # the quotes would set these
         self.slave = image(**{name: block(values) for name, values in tables.items()})
         self.control = ModbusControlBlock()
-        store = self._store = units(u1=self.slave)
+        store = one_unit(self.slave) if single else units(u1=self.slave)
+        if single:
+            options["units"] = [UNIT]
         store.add_observer(executed)
         self._kind, self._options = kind, options
         self.session = kind(ModbusRtuFramer, store, self.control, **options)
@@ -66,7 +71,22 @@ class Unit:
             self.receiver.cut()
 
     def deliver(self, data):
-        self._call("receive", data)
+        if not self._lag:
+            self._call("receive", data)
+            return
+        self._unread.append(data)
+        self.clock.after(self._lag * self._rng.random(), self._wake)
+
+    def _wake(self):
+        # First what has come, then what was due.
+        unread, self._unread = self._unread, []
+        for data in unread:
+            self._call("receive", data)
+        due = self.session.deadline()
+        if due is not None and due <= self.clock.now:
+            self._call("expire")
+        else:
+            self._arm()
 
     def _call(self, method, data=None):
         now = self.clock.now
@@ -93,6 +113,9 @@ class Unit:
         if armed != self._armed:
             return  # a sooner one has been
         self._armed = None
+        if self._lag:
+            self.clock.after(self._lag * self._rng.random(), self._wake)
+            return
         due = self.session.deadline()
         if due is None or due > self.clock.now:
             self._arm()
@@ -109,7 +132,7 @@ class Unit:
         """A new one with the same options and the image as it is; what it executes stays its own, and `executed` is told of it."""
         tables = {"hr": 3, "ir": 4, "co": 1, "di": 2}
         slave = image(**{name: block(self.slave.getValues(code, 0, SIZE)) for name, code in tables.items()})
-        store = units(u1=slave)
+        store = one_unit(slave) if "units" in self._options else units(u1=slave)
         store.add_observer(executed)
         return self._kind(ModbusRtuFramer, store, **self._options)
 
