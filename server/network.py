@@ -1,4 +1,4 @@
-"""The compiled loop as the carrier of a TCP server's connections: its thread, and what it wants of the reactor. Decides nothing about Modbus."""
+"""The compiled loop as the carrier of a TCP server's connections: its thread, and what it wants of the reactor. No Modbus here."""
 
 from __future__ import annotations
 

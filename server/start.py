@@ -12,12 +12,24 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
+from twisted.internet.tcp import Port
 
 from mbcore.errors import ConfigurationError, LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
-from .options import LINE_KEYWORDS, SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_choice, check_count, take_options
+from .options import (
+    LINE_KEYWORDS,
+    SERIAL_KEYWORDS,
+    TCP_KEYWORDS,
+    TLS_KEYWORDS,
+    UDP_KEYWORDS,
+    check_address,
+    check_choice,
+    check_count,
+    take_options,
+)
 from .running import RunningServer, start_server
+from .tcp import ModbusTcpProtocol
 from .udp import ModbusUdpProtocol
 
 PORT = 502
@@ -52,7 +64,7 @@ def StartTcpServer(
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
-    :param engine: True: the compiled loop carries the bytes, whatever Python does meanwhile; False: Twisted does; None: the loop where it can
+    :param engine: True: the compiled loop carries the bytes, whatever Python does; False: Twisted does; None: the loop where it can
     :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
     :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
@@ -186,9 +198,9 @@ def _chooses_loop(factory: ModbusServerFactory, engine: bool | None) -> bool:
     """
     if engine is False:
         return False
-    obstacle = factory.obstacle(quiet=engine is True)
-    if not obstacle and not hasattr(factory.reactor, "addReader"):
-        obstacle = f"the reactor {factory.reactor!r} watches no descriptors"
+    obstacle = factory.obstacle(ModbusTcpProtocol, bool(engine))
+    if not obstacle and factory.trace_connect is not None:
+        obstacle = "trace_connect is given, which is told of every connection"
     if obstacle and engine:
         raise ConfigurationError(f"engine is True, which needs the compiled loop, but {obstacle}: leave one of the two out")
     return not obstacle
@@ -212,7 +224,9 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
 
 def _serve(factory: ModbusServerBase, listener: Any) -> list[Callable[[], Any]]:
     """Have the compiled loop serve an open port where it can; what closes the port in the end."""
-    if factory.engine:
+    # Where a reactor listens in its own way there is nothing that the loop could accept from.
+    factory.engine = factory.engine and isinstance(listener, Port)
+    if factory.engine and isinstance(factory, ModbusServerFactory):
         from .network import LoopServer
 
         return [LoopServer(factory, listener).close]
