@@ -482,6 +482,7 @@ def test_the_session_is_told_how_the_line_is(monkeypatch):
         "reply_deadline": 0.0,
         "echo": "none",
         "character_time": pytest.approx(11 / 19200),
+        "paced": True,
         "units": (3,),
     }
 
