@@ -1,6 +1,5 @@
 """Writes by masters that a loop notes and observers hear of later, in order. One thread writes, without the GIL, another tells."""
 
-from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 

@@ -1,15 +1,15 @@
 """The TCP loop: one listening socket and all its connections, in a thread of its own, without the GIL.
 
-The socket is opened and configured elsewhere. The loop accepts, reads, lets each connection's session answer, and sends, whatever Python does
-meanwhile. What needs Python waits for :meth:`TcpLoop.attend`, which the reactor's thread calls when :meth:`TcpLoop.fileno` becomes readable:
-a connection whose request a user's code answers stands still, and only that one; observers hear of writes in order; sessions are made
+The socket is opened and configured elsewhere. The loop accepts, reads, lets each connection's session answer, and sends, whatever Python
+does meanwhile. What needs Python waits for :meth:`TcpLoop.attend`, which the reactor's thread calls when :meth:`TcpLoop.fileno` becomes
+readable: a connection whose request a user's code answers stands still, and only that one; observers hear of writes in order; sessions are made
 ahead. A connection is a session, a socket and an entry in a table.
 """
 
 import os
 
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -98,6 +98,8 @@ ctypedef struct connection_t:
     bint blocked
     # bytes may have come that were not read
     bint ready
+    # the client sends no more: behind what is there comes the end
+    bint hung_up
     # close once the replies are out
     bint closing
     double last_heard
@@ -357,9 +359,9 @@ cdef class TcpLoop:
         """Take the connections that wait."""
         cdef errand_t errand
         cdef void* session
-        cdef int fd, i
+        cdef int fd, _
         # As many as a burst has; the others have their turn in between.
-        for i in range(64):
+        for _ in range(64):
             if self.spare_count:
                 self.spare_count -= 1
                 session = self.spare[self.spare_count]
@@ -474,6 +476,8 @@ cdef class TcpLoop:
 
     cdef void look_at(self, uint32_t index, uint32_t events, double now) noexcept nogil:
         cdef connection_t* connection = &self.table[index]
+        if events & EPOLLRDHUP:
+            connection.hung_up = True
         if connection.state != OPEN:
             connection.ready = True
             return
@@ -510,7 +514,7 @@ cdef class TcpLoop:
             if not self.go_on(index, (<Session> connection.session).take(<int> count, now)):
                 connection.ready = True
                 return
-            if count < available:
+            if count < available and not connection.hung_up:
                 # All that was there; what comes later is told.
                 return
             turn += <int> count
