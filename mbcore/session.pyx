@@ -173,8 +173,7 @@ cdef class Session:
 
     def reset(self):
         """Forget a partial frame, an answer that is waited for and replies not handed out: the line was opened anew."""
-        if self.awaited is not None:
-            self.awaited.close(None)
+        awaited = self.awaited
         self.asked = None
         self.backlog = b""
         self.held = 0
@@ -182,6 +181,9 @@ cdef class Session:
         self.in_noise = False
         self.final = False
         self.closing = False
+        if awaited is not None:
+            # Last: a user's canceller may raise.
+            (<Awaited> awaited).close(None)
 
     cdef int initialised(self) except -1:
         if self.framer is None:

@@ -239,12 +239,16 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         kept = [connection for connection in self.connections if not connection.closing]
         if len(kept) >= self.max_connections:
             min(kept, key=lambda connection: connection.last_heard).close()
-            if (number := self._evictions.count("full")) is not None:
-                _log.warning(
-                    "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
-                    self.max_connections,
-                    number,
-                )
+            self.note_eviction()
+
+    def note_eviction(self) -> None:
+        """A connection was closed to make room for another: say so now and then."""
+        if (number := self._evictions.count("full")) is not None:
+            _log.warning(
+                "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
+                self.max_connections,
+                number,
+            )
 
     def forget(self, connection: ModbusTcpProtocol) -> None:
         """A connection is lost."""

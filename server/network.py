@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,16 +32,15 @@ class LoopServer:
     """
 
     def __init__(self, factory: ModbusServerFactory, port: Port) -> None:
-        port.stopReading()
         self._factory = factory
         self._port = port
         # Sessions whose answer a user's code owes, each with the timer that gives it up.
         self._timers: dict[Session, Any] = {}
-        # Who has filled the table of hosts has loaded its module.
-        admit = self._admit if "mbcore.device" in sys.modules else None
-        self.loop = TcpLoop(port.fileno(), self._new_session, factory.max_connections, admit=admit)
+        self._evicted = 0
+        self.loop = TcpLoop(port.fileno(), self._new_session, factory.max_connections, admit=self._admit)
         self._thread = threading.Thread(target=_run, args=(self.loop,), name=f"mbcore {port.getHost().port}", daemon=True)
         self._thread.start()
+        port.stopReading()
         factory.reactor.addReader(self)
 
     def close(self) -> Deferred[None] | None:
@@ -57,8 +55,15 @@ class LoopServer:
 
     def doRead(self) -> None:
         """The loop wants something."""
-        for session in self.loop.attend():
-            self._watch(session)
+        try:
+            for session in self.loop.attend():
+                self._watch(session)
+        except BaseException as error:
+            # Of a user's code that wants to end the program: as with Twisted its connection ends. Raised here it would end all.
+            self._factory.report("a connection is closed: a user's code was interrupted", error)
+        if self.loop.evicted != self._evicted:
+            self._evicted = self.loop.evicted
+            self._factory.note_eviction()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
@@ -71,11 +76,8 @@ class LoopServer:
     def _end(self) -> None:
         self.loop.stop()
         self._thread.join()
-        for session, timer in self._timers.items():
-            timer.cancel()
-            session.wake = None
-            session.reset()
-        self._timers.clear()
+        # Observers hear of the last writes too; answers that a user's code still owes are given up.
+        self.doRead()
 
     def _new_session(self) -> Session:
         session = self._factory.buildSession()
@@ -83,28 +85,36 @@ class LoopServer:
         return session
 
     def _admit(self, descriptor: int) -> bool:
-        with socket.socket(fileno=os.dup(descriptor)) as peer:
-            try:
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as peer:
                 host = peer.getpeername()[0]
-            except OSError:  # it has gone
-                return False
+        except OSError:  # it has gone
+            return False
         return self._factory.admits(host)
 
     def _watch(self, session: Session) -> None:
-        deadline: Any = session.deadline()
-        delay = max(deadline - self._factory.seconds(), 0)
-        self._timers[session] = self._factory.reactor.callLater(delay, self._give_up, session)
+        """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
+        timer = self._timers.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+        if session.waiting:
+            deadline: Any = session.deadline()
+            delay = max(deadline - self._factory.seconds(), 0)
+            self._timers[session] = self._factory.reactor.callLater(delay, self._give_up, session)
 
     def _resume(self, session: Session) -> None:
         """A user's code has answered at last."""
-        self._timers.pop(session).cancel()
-        if self.loop.resume(session):
+        try:
+            self.loop.resume(session)
+        finally:
             self._watch(session)
 
     def _give_up(self, session: Session) -> None:
         """It has not."""
         del self._timers[session]
-        if self.loop.give_up(session):
+        try:
+            self.loop.give_up(session)
+        finally:
             self._watch(session)
 
 

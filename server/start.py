@@ -229,7 +229,12 @@ def _serve(factory: ModbusServerBase, listener: Any) -> list[Callable[[], Any]]:
     if factory.engine and isinstance(factory, ModbusServerFactory):
         from .network import LoopServer
 
-        return [LoopServer(factory, listener).close]
+        try:
+            return [LoopServer(factory, listener).close]
+        except Exception:  # the system gives no more threads, descriptors or memory
+            factory.retire()
+            listener.stopListening()
+            raise
     return [listener.stopListening]
 
 

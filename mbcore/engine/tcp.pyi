@@ -3,7 +3,6 @@ from collections.abc import Callable
 from mbcore.session import Session
 
 class TcpLoop:
-    gated: bool
     @property
     def count(self) -> int: ...
     @property

@@ -2,22 +2,24 @@
 
 The socket is opened and configured elsewhere. The loop accepts, reads, lets each connection's session answer, and sends, whatever Python
 does meanwhile. What needs Python waits for :meth:`TcpLoop.attend`, which the reactor's thread calls when :meth:`TcpLoop.fileno` becomes
-readable: a connection whose request a user's code answers stands still, and only that one; observers hear of writes in order; sessions are made
-ahead. A connection is a session, a socket and an entry in a table.
+readable: a connection whose request a user's code answers stands still, and only that one; observers hear of writes in order; sessions are
+made ahead. A connection is a session, a socket and an entry in a table.
 """
 
 import os
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from posix.unistd cimport close
 
+from mbcore.control cimport has_table_of_hosts
 from mbcore.engine.bell cimport hush, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
+from mbcore.engine.shared cimport look, show
 from mbcore.session cimport FED, OBSERVE, PYTHON, WAIT, Session
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -28,8 +30,6 @@ cdef extern from "<sys/epoll.h>" nogil:
         epoll_data_t data
     const uint32_t EPOLLIN
     const uint32_t EPOLLOUT
-    const uint32_t EPOLLERR
-    const uint32_t EPOLLHUP
     const uint32_t EPOLLRDHUP
     const uint32_t EPOLLET
     const int EPOLL_CTL_ADD
@@ -47,12 +47,10 @@ cdef extern from "<sys/socket.h>" nogil:
     const int SOCK_CLOEXEC
     const int MSG_NOSIGNAL
     const int MSG_DONTWAIT
-    const int SHUT_RDWR
     int accept4(int fd, void* address, void* length, int flags)
     int setsockopt(int fd, int level, int name, const void* value, unsigned int length)
     ssize_t recv(int fd, void* buffer, size_t length, int flags)
     ssize_t send(int fd, const void* buffer, size_t length, int flags)
-    int shutdown(int fd, int how)
 
 cdef extern from "<netinet/tcp.h>" nogil:
     const int TCP_NODELAY
@@ -66,9 +64,12 @@ cdef enum:
     EVENTS = 256
     # sessions made ahead, each for one connection to come
     SPARE = 16
-    # of an errand: whether the connection's peer is let in; it is not
+    # of an errand: whether the connection's peer is let in; it is to be closed; it has gone, and its answer need not come
     ADMIT = 100
-    REFUSED = 101
+    CLOSE = 101
+    CANCEL = 102
+    # more connections than a process may have
+    MOST = 1 << 20
     # bytes read from one connection before the others have their turn
     TURN = 65536
 
@@ -84,7 +85,9 @@ cdef enum state_t:
     OPEN
     # Python has its session
     ASKING
-    # as ASKING, but the connection has gone
+    # Python is to say whether it is let in; it does not count yet
+    PENDING
+    # as ASKING or PENDING, but the connection has gone
     GONE
 
 ctypedef struct connection_t:
@@ -107,18 +110,19 @@ ctypedef struct connection_t:
 # A connection that Python is asked for, or is done with.
 ctypedef struct errand_t:
     uint32_t index
-    # what the session has stopped for, or ADMIT
+    # what the session has stopped for, ADMIT or CANCEL; and what to do when it comes back: go on, or CLOSE
+    int asked
     int need
     int fd
     void* session
 
 
 cdef class Errands:
-    """A ring of errands from one thread to another; as long as there are connections, each of which is in it once at most."""
+    """A ring of errands from one thread to another, which has room for all there can be at a time."""
     cdef errand_t* ring
     cdef uint32_t mask
-    cdef uint32_t put_count
-    cdef uint32_t got_count
+    cdef unsigned int put_count
+    cdef unsigned int got_count
 
     def __cinit__(self, uint32_t most):
         cdef uint32_t size = 2
@@ -134,15 +138,17 @@ cdef class Errands:
 
     cdef void put(self, errand_t errand) noexcept nogil:
         self.ring[self.put_count & self.mask] = errand
-        # The bell that is rung next makes both visible to the other thread, in this order.
-        self.put_count += 1
+        show(&self.put_count, self.put_count + 1)
 
     cdef bint get(self, errand_t* errand) noexcept nogil:
-        if self.got_count == self.put_count:
+        if not self.count():
             return False
         errand[0] = self.ring[self.got_count & self.mask]
-        self.got_count += 1
+        show(&self.got_count, self.got_count + 1)
         return True
+
+    cdef unsigned int count(self) noexcept nogil:
+        return look(&self.put_count) - look(&self.got_count)
 
 
 cdef class TcpLoop:
@@ -152,25 +158,31 @@ cdef class TcpLoop:
     :param new_session: called without arguments in the thread that calls :meth:`attend`; returns a session for a connection to come
     :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest
     :param idle_timeout: seconds after which a connection that says nothing is closed; 0: never
-    :param admit: called as ``new_session`` is, with the descriptor of a new connection: whether its peer is let in
+    :param admit: called as ``new_session`` is, with the descriptor of a new connection, once there is a table of hosts: whether its peer
+        is let in
     """
 
     cdef int listener
     cdef object admit
-    #: Whether ``admit`` is asked.
-    cdef public bint gated
+    cdef bint gated
     # whether time ends anything: partial frames, idle connections
     cdef bint sweeps
     cdef object new_session
     cdef uint32_t max_connections
+    # of the table, each with a session: as many as connections, and again for those that have gone while Python has their sessions
+    cdef uint32_t places
     cdef double idle_timeout
+    # `__init__` has come to its end
+    cdef bint whole
 
     cdef int epoll
     # rung to wake the loop, and to call Python
     cdef int to_loop
     cdef int to_python
-    cdef bint stopping
-    cdef bint ended
+    # Of both threads: written by `show`, read by `look`.
+    cdef unsigned int stopping
+    cdef unsigned int ended
+    cdef unsigned int wants_sessions
 
     # every session that was made, for the loop holds none of the references
     cdef list sessions
@@ -178,7 +190,6 @@ cdef class TcpLoop:
     cdef void** spare
     cdef uint32_t spare_count
     cdef Errands made
-    cdef bint wants_sessions
     cdef bint accepting
     cdef double accept_again
 
@@ -193,40 +204,48 @@ cdef class TcpLoop:
 
     cdef Errands asked
     cdef Errands done
-    # those that stand still because observers are too far behind
     cdef Notes notes
+    # connections that stand still because observers are too far behind: who writes next has to queue up behind them
+    cdef uint32_t behind
+    # sessions whose answer a user's code owes, and the indices of their connections
     cdef dict waiting
+    # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
+    cdef list changed
 
     def __cinit__(self, *args, **kwargs):
         self.epoll = self.to_loop = self.to_python = -1
+        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __init__(self, int listener, new_session, uint32_t max_connections, double idle_timeout=0.0, *, admit=None):
+        if self.table != NULL:
+            raise TypeError("a loop is made once")
         self.listener = listener
         self.new_session = new_session
-        self.max_connections = max_connections
+        self.max_connections = min(max_connections, <uint32_t> MOST)
+        self.places = 2 * self.max_connections + 2
         self.idle_timeout = idle_timeout
         self.admit = admit
         self.gated = admit is not None
         self.sessions = []
         self.waiting = {}
-        # One more than `max_connections`: the new one is there before an old one goes. Python may still have sessions of those that went.
-        self.made = Errands(SPARE)
-        self.asked = Errands(2 * max_connections + 2)
-        self.done = Errands(2 * max_connections + 2)
-        self.notes = Notes()
-        self.table = <connection_t*> calloc(2 * max_connections + 2, sizeof(connection_t))
-        self.vacant = <uint32_t*> calloc(2 * max_connections + 2, sizeof(uint32_t))
-        self.spare = <void**> calloc(2 * max_connections + 2 + SPARE, sizeof(void*))
+        self.changed = []
+        self.table = <connection_t*> calloc(self.places, sizeof(connection_t))
+        self.vacant = <uint32_t*> calloc(self.places, sizeof(uint32_t))
+        self.spare = <void**> calloc(self.places, sizeof(void*))
         if self.table == NULL or self.vacant == NULL or self.spare == NULL:
             raise MemoryError()
-        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.made = Errands(SPARE)
+        # Of a place a request, its cancellation, and one for the next connection, which may come before the cancellation is read.
+        self.asked = Errands(3 * self.places)
+        self.done = Errands(self.places)
+        self.notes = Notes()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if self.epoll < 0:
+        if self.epoll < 0 or self.watch(self.to_loop, BELL, EPOLLIN):
             raise OSError(errno, os.strerror(errno))
-        self.watch(self.to_loop, BELL, EPOLLIN)
         self.make_sessions()
         self.sweeps = idle_timeout > 0 or (<Session> self.sessions[0]).framer.patience > 0
+        self.whole = True
 
     def __dealloc__(self):
         for descriptor in (self.epoll, self.to_loop, self.to_python):
@@ -245,76 +264,135 @@ cdef class TcpLoop:
     @property
     def over(self):
         """Whether the loop has ended."""
-        return self.ended
+        return bool(look(&self.ended))
 
     def run(self):
         """Serve until :meth:`stop` is called; for a thread of its own."""
+        self.initialised()
         with nogil:
             self.serve()
-            self.ended = True
+            show(&self.ended, True)
             ring(self.to_python)
 
     def stop(self):
         """Close all connections and end the loop; does not wait for that."""
-        self.stopping = True
+        show(&self.stopping, True)
         ring(self.to_loop)
 
     def attend(self):
-        """Do what the loop wants of Python; returns the sessions whose user's code answers later, which are to be watched.
+        """Do what the loop wants of Python, as far as it is asked by now.
 
-        For each of them :meth:`resume` wants to be called by ``session.wake``, and :meth:`give_up` at ``session.deadline()``.
+        Returns the sessions that have begun to wait for a user's code, or need not wait any more, as ``session.waiting`` tells. For the
+        former :meth:`resume` wants to be called by ``session.wake``, and :meth:`give_up` at ``session.deadline()``. When the loop has ended
+        observers are told of the last writes, and nothing else is done.
         """
         cdef errand_t errand
-        cdef list later = []
+        cdef unsigned int _
+        self.initialised()
         hush(self.to_python)
-        if self.sessions:
+        try:
             self.notes.tell(self.sessions[0])
-        while self.asked.get(&errand):
-            # What comes before it in order is told.
-            self.notes.tell(<Session> errand.session)
-            if errand.need == ADMIT:
-                if not self.admit(errand.fd):
-                    errand.need = REFUSED
-                self.done.put(errand)
-            elif (<Session> errand.session).attend(errand.need) == WAIT:
-                self.waiting[<Session> errand.session] = errand.index
-                later.append(<Session> errand.session)
-            else:
-                self.done.put(errand)
-        if self.wants_sessions and not self.stopping:
-            self.make_sessions()
-        ring(self.to_loop)
-        return later
+            # What is asked later rings again: the reactor has its turn in between.
+            for _ in range(self.asked.count()):
+                self.asked.get(&errand)
+                # What comes before it in order is told.
+                self.notes.tell(<Session> errand.session)
+                self.run_errand(errand)
+            if look(&self.wants_sessions) and not look(&self.stopping):
+                self.make_sessions()
+        except BaseException:
+            # What is left is done the next time.
+            ring(self.to_python)
+            raise
+        changed, self.changed = self.changed, []
+        return changed
 
     def resume(self, Session session not None):
         """A user's code has answered; whether the session waits for another answer."""
         cdef errand_t errand
-        if session not in self.waiting:
+        self.initialised()
+        if session not in self.waiting or look(&self.ended):
             return False
-        if session.attend(PYTHON) == WAIT:
-            return True
+        memset(&errand, 0, sizeof(errand))
         errand.index = self.waiting.pop(session)
-        errand.need = PYTHON
+        errand.asked = errand.need = PYTHON
         errand.session = <void*> session
-        self.done.put(errand)
-        ring(self.to_loop)
-        return False
+        return self.answer(errand)
 
     def give_up(self, Session session not None):
         """A user's code has not answered in time; whether the session waits for another answer."""
+        self.initialised()
         if session in self.waiting and session.awaited is not None:
-            session.give_up()
-        return self.resume(session)
+            try:
+                session.give_up()
+            finally:
+                self.resume(session)
+        return session in self.waiting
+
+    cdef int initialised(self) except -1:
+        if not self.whole:
+            raise TypeError("this loop was made without __init__")
+        return 0
+
+    cdef int run_errand(self, errand_t errand) except -1:
+        cdef Session session = <Session> errand.session
+        if errand.need == CANCEL:
+            if session in self.waiting:
+                errand.index = self.waiting.pop(session)
+                self.changed.append(session)
+                try:
+                    session.reset()
+                finally:
+                    self.hand_back(errand)
+        elif look(&self.ended):
+            if errand.need == OBSERVE:
+                session.attend(OBSERVE)
+        elif errand.need == ADMIT:
+            errand.need = CLOSE
+            try:
+                if self.admit(errand.fd):
+                    errand.need = ADMIT
+            finally:
+                self.hand_back(errand)
+        elif self.answer(errand):
+            self.changed.append(session)
+        return 0
+
+    cdef bint answer(self, errand_t errand) except -1:
+        """Let a session do what it has stopped for; whether a user's code answers later."""
+        cdef Session session = <Session> errand.session
+        session.now = monotonic()
+        try:
+            if session.attend(errand.need) == WAIT:
+                self.waiting[session] = errand.index
+                return True
+        except BaseException:
+            # A user's code wants to end the program: its connection ends.
+            errand.need = CLOSE
+            try:
+                session.reset()
+            finally:
+                self.hand_back(errand)
+            raise
+        self.hand_back(errand)
+        return False
+
+    cdef void hand_back(self, errand_t errand) noexcept:
+        self.done.put(errand)
+        ring(self.to_loop)
 
     cdef int make_sessions(self) except -1:
         cdef errand_t errand
         memset(&errand, 0, sizeof(errand))
-        while self.made.put_count - self.made.got_count < SPARE and len(self.sessions) < 2 * self.max_connections + 2:
+        # First: the loop may take them all, and want more, before this is done.
+        show(&self.wants_sessions, False)
+        while self.made.count() < SPARE and <uint32_t> len(self.sessions) < self.places:
             session = self.new_session()
+            (<Session?> session).initialised()
             self.sessions.append(session)
-            errand.session = <void*> (<Session?> session)
+            errand.session = <void*> session
             self.made.put(errand)
-        self.wants_sessions = False
+        ring(self.to_loop)
         return 0
 
     cdef int watch(self, int fd, uint32_t index, uint32_t events, int operation=EPOLL_CTL_ADD) noexcept nogil:
@@ -330,8 +408,8 @@ cdef class TcpLoop:
         cdef epoll_event[EVENTS] events
         cdef int count, i
         cdef double now, sweep_at = 0
-        self.accepting = self.watch(self.listener, LISTENER, EPOLLIN) == 0
-        while not self.stopping:
+        self.accept_on()
+        while not look(&self.stopping):
             count = epoll_wait(self.epoll, events, EVENTS, self.pause())
             now = monotonic()
             for i in range(count):
@@ -342,9 +420,10 @@ cdef class TcpLoop:
                 else:
                     self.look_at(events[i].data.u32, events[i].events, now)
             self.take_back(now)
-            if not self.accepting and now >= self.accept_again and (self.spare_count or self.made.got_count != self.made.put_count):
-                self.accepting = self.watch(self.listener, LISTENER, EPOLLIN) == 0
-            if self.sweeps and now >= sweep_at:
+            if not self.accepting and now >= self.accept_again:
+                self.accept_on()
+            # Not before all has been read that came before `now`.
+            if self.sweeps and now >= sweep_at and count < EVENTS:
                 self.sweep(now)
                 sweep_at = now + SWEEP
         self.close_all()
@@ -354,6 +433,17 @@ cdef class TcpLoop:
         if self.sweeps and self.count or not self.accepting:
             return <int> (1000 * SWEEP)
         return -1
+
+    cdef void accept_on(self) noexcept nogil:
+        if self.spare_count or self.made.count():
+            self.accepting = self.watch(self.listener, LISTENER, EPOLLIN) == 0
+        else:
+            self.want_sessions()
+
+    cdef void want_sessions(self) noexcept nogil:
+        if not look(&self.wants_sessions):
+            show(&self.wants_sessions, True)
+            ring(self.to_python)
 
     cdef void accept_some(self, double now) noexcept nogil:
         """Take the connections that wait."""
@@ -370,27 +460,22 @@ cdef class TcpLoop:
             else:
                 # Python makes more; until then the kernel keeps them waiting.
                 self.rest_accepting(0)
-                self.wants_sessions = True
-                ring(self.to_python)
+                self.want_sessions()
                 return
             fd = accept4(self.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd < 0 or not self.enter(fd, session, now):
-                self.spare[self.spare_count] = session
-                self.spare_count += 1
             if fd >= 0:
+                self.enter(fd, session)
                 continue
+            self.spare[self.spare_count] = session
+            self.spare_count += 1
             if errno == EAGAIN:
                 break
-            if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
-                # The kernel would say so again and again.
-                self.rest_accepting(now + REST)
-                break
             if errno != ECONNABORTED and errno != EINTR:
+                # Descriptors have run out, for example: the kernel would say so again and again.
                 self.rest_accepting(now + REST)
                 break
-        if self.made.put_count - self.made.got_count < SPARE // 2 and not self.spare_count and not self.wants_sessions:
-            self.wants_sessions = True
-            ring(self.to_python)
+        if self.made.count() < SPARE // 2 and not self.spare_count:
+            self.want_sessions()
 
     cdef void rest_accepting(self, double again) noexcept nogil:
         if self.accepting:
@@ -398,37 +483,43 @@ cdef class TcpLoop:
         self.accepting = False
         self.accept_again = again
 
-    cdef bint enter(self, int fd, void* session, double now) noexcept nogil:
+    cdef void enter(self, int fd, void* session) noexcept nogil:
         """Enter a new connection into the table."""
         cdef uint32_t index
         cdef connection_t* connection
         cdef int on = 1
-        if self.count >= self.max_connections:
-            self.evict()
+        # Whoever has a session has a place.
         if self.vacant_count:
             self.vacant_count -= 1
             index = self.vacant[self.vacant_count]
-        elif self.used < 2 * self.max_connections + 2:
+        else:
             index = self.used
             self.used += 1
-        else:
-            close(fd)
-            return False
         connection = &self.table[index]
         memset(connection, 0, sizeof(connection_t))
         connection.fd = fd
         connection.session = session
-        connection.last_heard = now
-        connection.state = OPEN
+        connection.state = PENDING
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
+        if self.gated and has_table_of_hosts():
+            self.ask(index, ADMIT)
+        else:
+            self.let_in(index)
+
+    cdef void let_in(self, uint32_t index) noexcept nogil:
+        """A connection is served from now on."""
+        cdef connection_t* connection = &self.table[index]
+        if self.count >= self.max_connections:
+            self.evict()
+        connection.state = OPEN
+        # Of a burst, too, the first one is the oldest.
+        connection.last_heard = monotonic()
         self.count += 1
         self.accepted += 1
-        if self.watch(fd, index, CONNECTION_EVENTS):
+        # What has come already is told.
+        if self.watch(connection.fd, index, CONNECTION_EVENTS):
             self.drop(index)
-        elif self.gated:
-            self.ask(index, ADMIT)
-        return True
 
     cdef void evict(self) noexcept nogil:
         # "the oldest unused connection is closed" (Messaging on TCP/IP Implementation Guide V1.0b, connection management)
@@ -441,17 +532,23 @@ cdef class TcpLoop:
         if oldest != LISTENER:
             self.evicted += 1
             self.drop(oldest)
+            ring(self.to_python)
 
     cdef void drop(self, uint32_t index) noexcept nogil:
         """Close a connection; its place is free when Python has no part in it."""
         cdef connection_t* connection = &self.table[index]
-        if connection.state == OPEN or connection.state == ASKING:
-            close(connection.fd)
+        if connection.state == FREE or connection.state == GONE:
+            return
+        close(connection.fd)
+        if connection.state != PENDING:
             self.count -= 1
-            if connection.state == ASKING:
-                connection.state = GONE
-            else:
-                self.release(index)
+        if connection.state == OPEN:
+            self.release(index)
+        elif connection.state == ASKING:
+            connection.state = GONE
+            self.tell(index, CANCEL)
+        else:
+            connection.state = GONE
 
     cdef void release(self, uint32_t index) noexcept nogil:
         """The place and the session of a connection that has gone are free."""
@@ -465,30 +562,33 @@ cdef class TcpLoop:
 
     cdef void ask(self, uint32_t index, int need) noexcept nogil:
         """Have Python do something for a connection, which stands still until then."""
+        if need != ADMIT:
+            self.table[index].state = ASKING
+        if need == OBSERVE:
+            self.behind += 1
+        self.tell(index, need)
+
+    cdef void tell(self, uint32_t index, int need) noexcept nogil:
         cdef errand_t errand
-        self.table[index].state = ASKING
         errand.index = index
-        errand.need = need
+        errand.asked = errand.need = need
         errand.session = self.table[index].session
         errand.fd = self.table[index].fd
         self.asked.put(errand)
         ring(self.to_python)
 
     cdef void look_at(self, uint32_t index, uint32_t events, double now) noexcept nogil:
+        # Each is told once, and perhaps of a connection that has gone and left its place to another since: nothing here takes an event's
+        # word for what the next system call tells.
         cdef connection_t* connection = &self.table[index]
+        connection.ready = True
         if events & EPOLLRDHUP:
             connection.hung_up = True
         if connection.state != OPEN:
-            connection.ready = True
             return
-        if events & (EPOLLERR | EPOLLHUP):
-            self.drop(index)
+        if connection.blocked and not self.flush(index):
             return
-        if connection.blocked:
-            connection.ready = True
-            if events & EPOLLOUT and not self.flush(index):
-                return
-        if not connection.blocked and (events & (EPOLLIN | EPOLLRDHUP) or connection.ready):
+        if not connection.blocked:
             self.read_from(index, now)
 
     cdef void read_from(self, uint32_t index, double now) noexcept nogil:
@@ -504,11 +604,12 @@ cdef class TcpLoop:
                 self.drop(index)
                 return
             count = recv(connection.fd, place, available, MSG_DONTWAIT)
+            if count < 0 and errno == EAGAIN:
+                return
+            if count < 0 and errno == EINTR:
+                continue
             if count <= 0:
-                if count < 0 and errno == EINTR:
-                    continue
-                if count == 0 or errno != EAGAIN:
-                    self.drop(index)
+                self.drop(index)
                 return
             connection.last_heard = now
             if not self.go_on(index, (<Session> connection.session).take(<int> count, now)):
@@ -520,17 +621,20 @@ cdef class TcpLoop:
             turn += <int> count
             if turn >= TURN:
                 # The others have their turn, then this one is told of again.
-                self.watch(connection.fd, index, CONNECTION_EVENTS, EPOLL_CTL_MOD)
+                if self.watch(connection.fd, index, CONNECTION_EVENTS, EPOLL_CTL_MOD):
+                    self.drop(index)
                 return
 
     cdef bint go_on(self, uint32_t index, int fed) noexcept nogil:
         """Let the session look at all its bytes and send its replies; False where the connection can't be read now."""
         cdef connection_t* connection = &self.table[index]
         while fed != FED:
-            if fed == OBSERVE and self.notes.write(<Session> connection.session):
+            if fed == OBSERVE and not self.behind and self.notes.write(<Session> connection.session):
                 ring(self.to_python)
             else:
-                self.ask(index, fed)
+                # Who has asked before need not wait.
+                if self.flush(index):
+                    self.ask(index, fed)
                 return False
             fed = (<Session> connection.session).feed()
         (<Session> connection.session).keep()
@@ -563,21 +667,27 @@ cdef class TcpLoop:
         return True
 
     cdef void take_back(self, double now) noexcept nogil:
-        """Go on with connections that Python is done with, and with those that had more to read than their turn."""
+        """Go on with connections that Python is done with."""
         cdef errand_t errand
         cdef connection_t* connection
         while self.done.get(&errand):
             connection = &self.table[errand.index]
+            if errand.asked == OBSERVE:
+                self.behind -= 1
             if connection.state == GONE:
                 self.release(errand.index)
-                continue
-            connection.state = OPEN
-            if errand.need == REFUSED:
-                self.drop(errand.index)
             elif errand.need == ADMIT:
-                self.read_from(errand.index, now)
-            elif self.go_on(errand.index, (<Session> connection.session).feed()) and connection.ready:
-                self.read_from(errand.index, now)
+                self.let_in(errand.index)
+            elif errand.need == CLOSE:
+                close(connection.fd)
+                if connection.state == ASKING:
+                    self.count -= 1
+                self.release(errand.index)
+            else:
+                connection.state = OPEN
+                connection.last_heard = now
+                if self.go_on(errand.index, (<Session> connection.session).feed()) and connection.ready:
+                    self.read_from(errand.index, now)
 
     cdef void sweep(self, double now) noexcept nogil:
         """Give up partial frames and idle connections."""
