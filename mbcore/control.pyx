@@ -451,10 +451,10 @@ server_blocks = WeakKeyDictionary()
 cdef bint table_of_hosts = False
 
 
-def note_table_of_hosts():
-    """From now on every server asks who is let in."""
+def note_table_of_hosts(bint there=True):
+    """From now on every server asks who is let in, or lets all in."""
     global table_of_hosts
-    table_of_hosts = True
+    table_of_hosts = there
 
 
 cdef bint has_table_of_hosts() noexcept nogil:

@@ -406,8 +406,15 @@ def test_descriptors_that_run_out_are_waited_for():
 # ---- who is let in --------------------------------------------------------------------------------------------------------------------
 
 
-def test_only_who_is_let_in_is_served_and_takes_a_place(serve):
+@pytest.fixture
+def table_of_hosts():
     note_table_of_hosts()
+    yield
+    note_table_of_hosts(False)
+
+
+@pytest.mark.usefixtures("table_of_hosts")
+def test_only_who_is_let_in_is_served_and_takes_a_place(serve):
     outcome, asked = [True], []
 
     def admit(fd):
@@ -432,9 +439,8 @@ def test_only_who_is_let_in_is_served_and_takes_a_place(serve):
     assert len(asked) == 22
 
 
+@pytest.mark.usefixtures("table_of_hosts")
 def test_an_admission_that_fails_lets_nobody_in(serve):
-    note_table_of_hosts()
-
     def admit(fd):
         raise ValueError("a slip")
 
