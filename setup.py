@@ -33,7 +33,7 @@ else:
     COMPILE, LINK = [], []
 
 if sys.platform.startswith("linux"):
-    MODULES.append("mbcore.engine.serial")
+    MODULES += ["mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp"]
 
 extensions = [
     Extension(

@@ -279,6 +279,7 @@ class ModbusAccessControl(Singleton):
                 raise ConfigurationError(f'the host {entry!r} is no address: give one such as "192.168.1.7" or "192.168.1.0/24"')
             places.append(place)
         type(self)._filled = True
+        control.note_table_of_hosts()
         self._hosts.extend(place for place in dict.fromkeys(places) if place not in self._hosts)
 
     def remove(self, host: str | list[str]) -> None:

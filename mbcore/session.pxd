@@ -101,6 +101,10 @@ cdef class Session:
     cdef int drive(self, int fed) except -1
     cdef int attend(self, int fed) except -1
     cdef void keep(self) noexcept nogil
+    cdef uint8_t* room(self, int* available) noexcept nogil
+    cdef int take(self, int length, double now) noexcept nogil
+    cdef int end_partial(self, double now) noexcept nogil
+    cdef void clear(self) noexcept nogil
     cdef int feed(self) noexcept nogil
     cdef void count_damage(self) noexcept nogil
     cdef int answer(self) noexcept nogil

@@ -173,8 +173,7 @@ cdef class Session:
 
     def reset(self):
         """Forget a partial frame, an answer that is waited for and replies not handed out: the line was opened anew."""
-        if self.awaited is not None:
-            self.awaited.close(None)
+        awaited = self.awaited
         self.asked = None
         self.backlog = b""
         self.held = 0
@@ -182,6 +181,9 @@ cdef class Session:
         self.in_noise = False
         self.final = False
         self.closing = False
+        if awaited is not None:
+            # Last: a user's canceller may raise.
+            (<Awaited> awaited).close(None)
 
     cdef int initialised(self) except -1:
         if self.framer is None:
@@ -262,9 +264,48 @@ cdef class Session:
 
     cdef void keep(self) noexcept nogil:
         # The partial frame that is left.
+        self.final = False
         self.held = <int> (self.end - self.at)
         if self.held:
             memmove(self.buffer, self.at, self.held)
+
+    # ---- for a loop that owns its descriptors, without the GIL ------------------------------------------------------------------------
+
+    cdef uint8_t* room(self, int* available) noexcept nogil:
+        """Where the next bytes belong, and how many of them at most; NULL where there is no memory."""
+        if self.buffer == NULL:
+            self.buffer = <uint8_t*> malloc(BUFFER)
+            if self.buffer == NULL:
+                return NULL
+        available[0] = BUFFER - self.held
+        return self.buffer + self.held
+
+    cdef int take(self, int length, double now) noexcept nogil:
+        """`length` bytes were put where `room` said; FED, or what the loop has stopped for."""
+        self.now = self.last = now
+        self.at, self.end = self.buffer, self.buffer + self.held + length
+        return self.feed()
+
+    cdef int end_partial(self, double now) noexcept nogil:
+        """No more will come of the partial frame, if `patience` is over; FED, or what the loop has stopped for."""
+        self.at, self.end = self.buffer, self.buffer + self.held
+        if not self.held or not self.framer.patience or now < self.last + self.framer.patience:
+            return FED
+        self.final = True
+        self.in_noise = False
+        return self.feed()
+
+    cdef void clear(self) noexcept nogil:
+        """Be as new, for the next connection."""
+        self.held = 0
+        self.out_length = 0
+        self.in_noise = False
+        self.closing = False
+        self.final = False
+        if self.out_room > OUT_KEPT:
+            free(self.out)
+            self.out = NULL
+            self.out_room = 0
 
     # ---- the loop, without the GIL ----------------------------------------------------------------------------------------------------
 

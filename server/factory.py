@@ -109,6 +109,24 @@ class ModbusServerBase:
 
         return ModbusAccessControl()
 
+    def obstacle(self, own_protocol: Any, asked: bool) -> str:
+        """Why a compiled loop can't carry this server's bytes; empty where it can.
+
+        :param own_protocol: the protocol class that sees nothing which a user of this server wants to see
+        :param asked: the user wants the loop rather than a log of every message
+        """
+        if not sys.platform.startswith("linux"):
+            return "this system is not Linux"
+        protocol = getattr(self, "protocol", own_protocol)
+        if protocol is not own_protocol:
+            return f"the factory's protocol is {protocol.__name__}, which sees every byte"
+        for name in ("trace_packet", "trace_pdu"):
+            if getattr(self, name) is not None:
+                return f"{name} is given, which sees every message"
+        if not asked and _log.isEnabledFor(logging.DEBUG):
+            return "the log is to show every message (level DEBUG)"
+        return ""
+
     def admits(self, host: str) -> bool:
         """Whether the access control lets a host in; a refusal is counted, and logged now and then."""
         # As above: who has filled the table has loaded its module.
@@ -221,12 +239,16 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         kept = [connection for connection in self.connections if not connection.closing]
         if len(kept) >= self.max_connections:
             min(kept, key=lambda connection: connection.last_heard).close()
-            if (number := self._evictions.count("full")) is not None:
-                _log.warning(
-                    "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
-                    self.max_connections,
-                    number,
-                )
+            self.note_eviction()
+
+    def note_eviction(self) -> None:
+        """A connection was closed to make room for another: say so now and then."""
+        if (number := self._evictions.count("full")) is not None:
+            _log.warning(
+                "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
+                self.max_connections,
+                number,
+            )
 
     def forget(self, connection: ModbusTcpProtocol) -> None:
         """A connection is lost."""

@@ -28,8 +28,8 @@ SERVER_KEYWORDS = frozenset(
 FACTORY_KEYWORDS = SERVER_KEYWORDS | {"max_connections"}
 _START_KEYWORDS = frozenset({"context", "console", "defer_reactor_run"})
 UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address"}
-TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog"}
-TLS_KEYWORDS = TCP_KEYWORDS | {"certfile", "keyfile", "cafile", "sslctx"}
+TLS_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog", "certfile", "keyfile", "cafile", "sslctx"}
+TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog", "engine"}
 # Of a serial line itself: what `settings` checks.
 LINE_KEYWORDS = frozenset(
     {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -173,7 +172,7 @@ def _carrier(factory: ModbusSerialFactory) -> Carrier:
     :raises ConfigurationError: when that cannot do what the user wants
     """
     settings = factory.settings
-    obstacle = "engine is False" if settings.engine is False else _obstacle(factory)
+    obstacle = "engine is False" if settings.engine is False else factory.obstacle(ModbusSerialProtocol, bool(settings.engine))
     if not obstacle:
         from .loop import LoopCarrier
 
@@ -187,17 +186,3 @@ def _carrier(factory: ModbusSerialFactory) -> Carrier:
         if made:
             raise ConfigurationError(f"{wish}, which needs the compiled loop, but {obstacle}: leave one of the two out")
     return TwistedCarrier(factory)
-
-
-def _obstacle(factory: ModbusSerialFactory) -> str:
-    """Why the compiled loop can't carry the line's bytes; empty where it can."""
-    if not sys.platform.startswith("linux"):
-        return "this system is not Linux"
-    if factory.protocol is not ModbusSerialProtocol:
-        return f"the factory's protocol is {factory.protocol.__name__}, which sees every byte"
-    for name in ("trace_packet", "trace_pdu"):
-        if getattr(factory, name) is not None:
-            return f"{name} is given, which sees every message"
-    if factory.settings.engine is None and _log.isEnabledFor(logging.DEBUG):
-        return "the log is to show every message (level DEBUG)"
-    return ""

@@ -12,12 +12,24 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
+from twisted.internet.tcp import Port
 
-from mbcore.errors import LineError
+from mbcore.errors import ConfigurationError, LineError
 
 from .factory import ModbusServerBase, ModbusServerFactory
-from .options import LINE_KEYWORDS, SERIAL_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS, check_address, check_count, take_options
+from .options import (
+    LINE_KEYWORDS,
+    SERIAL_KEYWORDS,
+    TCP_KEYWORDS,
+    TLS_KEYWORDS,
+    UDP_KEYWORDS,
+    check_address,
+    check_choice,
+    check_count,
+    take_options,
+)
 from .running import RunningServer, start_server
+from .tcp import ModbusTcpProtocol
 from .udp import ModbusUdpProtocol
 
 PORT = 502
@@ -52,6 +64,7 @@ def StartTcpServer(
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
+    :param engine: True: a compiled loop carries the bytes, whatever Python does meanwhile; False, the default: Twisted does
     :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
     :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
@@ -64,7 +77,11 @@ def StartTcpServer(
     options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
     backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
+    engine = check_choice("engine", options.pop("engine", False), (True, False))
     factory = ModbusServerFactory(context, identity=identity, **options)
+    factory.engine = engine
+    if engine:
+        _check_loop(factory)
     listen = partial(factory.reactor.listenTCP, port, factory, backlog, host)
     return start_server(partial(_open_port, "TCP", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
 
@@ -176,6 +193,18 @@ def StartSerialServer(
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
 
 
+def _check_loop(factory: ModbusServerFactory) -> None:
+    """Whether the compiled loop can carry the bytes.
+
+    :raises ConfigurationError: when it cannot
+    """
+    obstacle = factory.obstacle(ModbusTcpProtocol, True)
+    if not obstacle and factory.trace_connect is not None:
+        obstacle = "trace_connect is given, which is told of every connection"
+    if obstacle:
+        raise ConfigurationError(f"engine is True, which needs the compiled loop, but {obstacle}: leave one of the two out")
+
+
 def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, listen: Callable[[], Any]) -> RunningServer:
     """Open a network port.
 
@@ -189,7 +218,23 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
         refused.errno = error.socketError.errno
         raise refused from error
     real = listener.getHost()
-    return RunningServer(kind, factory, (real.host, real.port), [listener.stopListening, factory.close_connections])
+    return RunningServer(kind, factory, (real.host, real.port), [*_serve(factory, listener), factory.close_connections])
+
+
+def _serve(factory: ModbusServerBase, listener: Any) -> list[Callable[[], Any]]:
+    """Have the compiled loop serve an open port where it is to; what closes the port in the end."""
+    if not factory.engine or not isinstance(factory, ModbusServerFactory):
+        return [listener.stopListening]
+    from .network import LoopServer
+
+    try:
+        if not isinstance(listener, Port):
+            raise ConfigurationError(f"engine is True, but {factory.reactor!r} listens in a way of its own: leave engine out")
+        return [LoopServer(factory, listener).close]
+    except Exception:  # also where the system gives no more threads, descriptors or memory
+        factory.retire()
+        listener.stopListening()
+        raise
 
 
 def _listen_udp(protocol: ModbusUdpProtocol, host: str, port: int) -> Any:

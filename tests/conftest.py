@@ -28,7 +28,8 @@ def access_control(monkeypatch):
     """The ModbusAccessControl of this process, as a process has it at first."""
     monkeypatch.setattr(device.ModbusAccessControl, "_hosts", [ip_address("127.0.0.1")])
     monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
-    return device.ModbusAccessControl()
+    yield device.ModbusAccessControl()
+    control.note_table_of_hosts(False)
 
 
 @pytest.fixture

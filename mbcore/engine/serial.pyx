@@ -8,18 +8,21 @@ calls when :meth:`SerialLoop.fileno` becomes readable; so do observers, who hear
 import os
 
 from libc.errno cimport EAGAIN, EBADF, EINTR, EIO, errno
-from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memmove
 
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, timespec
 from posix.unistd cimport close, read, write
 
+from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.clock cimport monotonic
 from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
 )
+from mbcore.engine.notes cimport Notes
+from mbcore.engine.shared cimport look, show
 from mbcore.line cimport CHUNK, LineSession
-from mbcore.session cimport FED, OBSERVE, WAIT, exchange_t
+from mbcore.session cimport FED, OBSERVE, WAIT
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -48,20 +51,11 @@ cdef extern from "<termios.h>" nogil:
     const int TCOFLUSH
     int tcflush(int fd, int queues)
 
-cdef extern from * nogil:
-    # Of the compiler. What was written before a store is seen after the load that sees the store: Arm does not promise that by itself.
-    const int ACQUIRE "__ATOMIC_ACQUIRE"
-    const int RELEASE "__ATOMIC_RELEASE"
-    unsigned int atomic_load "__atomic_load_n"(const unsigned int* place, int order)
-    void atomic_store "__atomic_store_n"(unsigned int* place, unsigned int value, int order)
-
 cdef extern from "<time.h>" nogil:
     int clock_nanosleep(int clock, int flags, const timespec* request, timespec* remaining)
     const int TIMER_ABSTIME
 
 cdef enum:
-    # Writes that observers have not heard of yet; when there are as many, the line waits for Python.
-    NOTES = 64
     # Bytes kept of what comes while the line waits for Python; as many again are kept by the kernel.
     BACKLOG = 4096
 
@@ -69,18 +63,6 @@ cdef enum:
 # seconds.
 cdef double STUCK = 1.0
 cdef double OVERDUE = 0.1
-
-# One write by a master, for the observers.
-ctypedef struct note_t:
-    exchange_t exchange
-    uint8_t[256] pdu
-    uint8_t[32] executed
-
-
-cdef double monotonic() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <double> now.tv_sec + <double> now.tv_nsec * 1e-9
 
 
 cdef timespec time_of(double seconds) noexcept nogil:
@@ -96,25 +78,6 @@ cdef void sleep_until(double then) noexcept nogil:
     cdef timespec time = time_of(then)
     while clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR:
         pass
-
-
-cdef unsigned int look(const unsigned int* place) noexcept nogil:
-    return atomic_load(place, ACQUIRE)
-
-
-cdef void show(unsigned int* place, unsigned int value) noexcept nogil:
-    atomic_store(place, value, RELEASE)
-
-
-cdef void ring(int bell) noexcept nogil:
-    # An eventfd takes this always: its count does not get that far.
-    cdef uint64_t one = 1
-    write(bell, &one, sizeof(one))
-
-
-cdef void hush(int bell) noexcept nogil:
-    cdef uint64_t count
-    read(bell, &count, sizeof(count))
 
 
 cdef class SerialLoop:
@@ -159,15 +122,11 @@ cdef class SerialLoop:
     cdef int kept
     cdef double kept_at
 
-    cdef note_t* notes
-    cdef unsigned int notes_written
-    cdef unsigned int notes_read
+    cdef Notes notes
 
     def __cinit__(self, *args, **kwargs):
         self.to_loop = self.to_python = -1
-        self.notes = <note_t*> calloc(NOTES, sizeof(note_t))
-        if self.notes == NULL:
-            raise MemoryError()
+        self.notes = Notes()
         self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -194,7 +153,6 @@ cdef class SerialLoop:
         for bell in (self.to_loop, self.to_python):
             if bell >= 0:
                 close(bell)
-        free(self.notes)
 
     # ---- from Python's threads --------------------------------------------------------------------------------------------------------
 
@@ -235,18 +193,12 @@ cdef class SerialLoop:
 
         Where a user's code answers later this wants to be called again by ``session.wake``, and :meth:`give_up` at ``session.deadline()``.
         """
-        cdef note_t* note
         cdef unsigned int need
         self.initialised()
         hush(self.to_python)
         # Looked at first: what the loop noted before it stood still comes first.
         need = look(&self.need)
-        while self.notes_read != look(&self.notes_written):
-            note = &self.notes[self.notes_read % NOTES]
-            try:
-                self.session.tell_observers(&note.exchange, note.executed)
-            finally:
-                show(&self.notes_read, self.notes_read + 1)
+        self.notes.tell(self.session)
         if not need or look(&self.ended) or self.session.awaited is not None:
             return
         self.session.now = monotonic()
@@ -338,7 +290,9 @@ cdef class SerialLoop:
     cdef void go_on(self, int fed) noexcept nogil:
         """Let the session go on until it has looked at all bytes; stand still where it needs Python."""
         while fed != FED:
-            if fed != OBSERVE or not self.write_note():
+            if fed == OBSERVE and self.notes.write(self.session):
+                ring(self.to_python)
+            else:
                 show(&self.need, fed)
                 ring(self.to_python)
                 while look(&self.need):
@@ -363,22 +317,6 @@ cdef class SerialLoop:
             if count:
                 self.kept += count
                 self.kept_at = monotonic()
-
-    cdef bint write_note(self) noexcept nogil:
-        """Note a write for the observers; False where they are too far behind."""
-        cdef note_t* note = &self.notes[self.notes_written % NOTES]
-        cdef exchange_t* exchange = &note.exchange
-        if self.notes_written - look(&self.notes_read) == NOTES:
-            return False
-        exchange[0] = self.session.exchange
-        memcpy(note.executed, self.session.executed, sizeof(note.executed))
-        memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
-        if exchange.request.data != NULL:
-            exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
-        exchange.frame.pdu = note.pdu
-        show(&self.notes_written, self.notes_written + 1)
-        ring(self.to_python)
-        return True
 
     cdef void send(self) noexcept nogil:
         """Send the reply if it is due, with the transceiver turned round for it."""

@@ -1,0 +1,917 @@
+"""The compiled loop of TCP connections, over real sockets: whatever clients send, whatever Python does."""
+
+import contextlib
+import gc
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from adu import pdu, refused, run_python, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
+from test_answers_later import Asked
+from test_custom_functions import SumRequest, decoder_of
+from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
+from twisted.internet.defer import Deferred
+
+from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer
+from mbcore.control import note_table_of_hosts
+from mbcore.engine.tcp import TcpLoop
+from mbcore.session import Session
+
+pytestmark = pytest.mark.live
+
+PATIENCE = 10
+READ, ANSWER = pdu("03 0000 0001"), pdu("03 02 0005")
+COILS, COILS_ANSWER = pdu("01 0000 0008"), pdu("01 01 00")
+# Observers lag behind by so many writes at most.
+NOTES = 64
+
+
+def write(number):
+    return pdu(f"06 0001 {number:04X}")
+
+
+class Client:
+    """A connection to the loop."""
+
+    def __init__(self, address, buffer=None):
+        self.socket = socket.socket()
+        if buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def say(self, data):
+        self.socket.sendall(data)
+
+    def hear(self, length):
+        heard = b""
+        while len(heard) < length:
+            piece = self.socket.recv(length - len(heard))
+            assert piece, f"closed after {heard.hex()}"
+            heard += piece
+        return heard
+
+    def reset(self):
+        """Drop the connection with a reset instead of a farewell."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def is_closed(self):
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def hears_nothing(self):
+        return not select.select([self.socket], [], [], 0)[0]
+
+
+class Served:
+    """A loop that runs on a port of its own. `attending`: the test's thread does what it wants of Python, while it waits."""
+
+    def __init__(self, context=None, framer=ModbusSocketFramer, *, most=10, idle=0.0, admit=None, start=True, send_buffer=None, **options):
+        self.context = store() if context is None else context
+        self.framer, self.options = framer, options
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener.setblocking(False)
+        if send_buffer:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.sessions, self.changed, self.clients, self.slips = [], [], [], []
+        self.loop = TcpLoop(self.listener.fileno(), self.new_session, most, idle, admit=admit)
+        self.thread = threading.Thread(target=self._run)
+        if start:
+            self.thread.start()
+
+    def _run(self):
+        self.thread_id = threading.get_native_id()
+        self.loop.run()
+
+    def new_session(self):
+        if self.slips:
+            raise self.slips.pop()
+        session = Session(self.framer, self.context, **self.options)
+        session.wake = lambda: self.loop.resume(session)
+        self.sessions.append(session)
+        return session
+
+    def connect(self, **options):
+        self.clients.append(Client(self.listener.getsockname(), **options))
+        return self.clients[-1]
+
+    def attend(self):
+        self.changed += self.loop.attend()
+
+    def wants_python(self, seconds=PATIENCE):
+        return bool(select.select([self.loop], [], [], seconds)[0])
+
+    def turn(self):
+        """The loop wants Python and gets it."""
+        assert self.wants_python()
+        self.attend()
+
+    def attend_until(self, true):
+        limit = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < limit
+            if self.wants_python(0.01):
+                self.attend()
+
+    def hear(self, client, length):
+        """So many bytes of the loop, which gets what it wants of Python."""
+        heard = b""
+        while len(heard) < length:
+            ready, _, _ = select.select([client.socket, self.loop], [], [], PATIENCE)
+            assert ready, f"nothing comes after {heard.hex()}"
+            if self.loop in ready:
+                self.attend()
+            if client.socket in ready:
+                piece = client.socket.recv(length - len(heard))
+                assert piece, f"closed after {heard.hex()}"
+                heard += piece
+        return heard
+
+    def ask(self, client, request, answer, attending=True):
+        client.say(wrap_socket(request))
+        expected = wrap_socket(answer)
+        assert (self.hear(client, len(expected)) if attending else client.hear(len(expected))) == expected
+
+    def join(self):
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        assert self.loop.over
+
+    def close(self):
+        self.loop.stop()
+        if self.thread.ident:
+            self.thread.join(PATIENCE)
+        for client in self.clients:
+            client.socket.close()
+        self.listener.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def serve(request):
+    """serve(context, framer, **keywords of the loop and the session) -> Served"""
+
+    def start(*args, **kwargs):
+        made = Served(*args, **kwargs)
+        request.addfinalizer(made.close)
+        return made
+
+    return start
+
+
+# ---- bytes ----------------------------------------------------------------------------------------------------------------------------
+
+FRAMERS = {
+    "socket": (ModbusSocketFramer, wrap_socket),
+    "rtu": (ModbusRtuFramer, wrap_rtu),
+    "ascii": (ModbusAsciiFramer, wrap_ascii),
+    "binary": (ModbusBinaryFramer, wrap_binary),
+}
+
+
+@pytest.mark.parametrize("piece", [1, 5, 100000])
+@pytest.mark.parametrize("name", FRAMERS)
+def test_pipelined_requests_are_answered_as_by_a_session_however_they_are_cut(serve, name, piece):
+    framer, wrap = FRAMERS[name]
+    stream = b"".join(wrap(request) for request in REQUESTS) * 3
+    judge = Session(framer, store()).receive(stream, 1.0)
+    client = serve(framer=framer).connect()
+    for start in range(0, len(stream), piece):
+        client.say(stream[start : start + piece])
+    assert client.hear(len(judge)) == judge
+    assert client.hears_nothing()
+
+
+def test_three_hundred_connections_at_once(serve):
+    served = serve(most=300)
+    clients = []
+    for _ in range(300):
+        clients.append(served.connect())
+        if served.wants_python(0):
+            served.attend()
+    for number, client in enumerate(clients):
+        client.say(wrap_socket(pdu("03 0000 0001"), 1, number))
+    for number, client in enumerate(clients):
+        assert served.hear(client, 11) == wrap_socket(ANSWER, 1, number)
+    assert (served.loop.count, served.loop.accepted, served.loop.evicted) == (300, 300, 0)
+    assert len(served.sessions) <= 300 + 16, "made when they are wanted"
+    for client in clients:
+        client.socket.close()
+    until(lambda: served.loop.count == 0)
+
+
+def test_a_stream_that_is_no_modbus_is_closed_behind_the_replies(serve):
+    client = serve().connect()
+    client.say(wrap_socket(READ) + b"GET / HTTP/1.1\r\n\r\n")
+    assert client.hear(11) == wrap_socket(ANSWER)
+    assert client.is_closed()
+
+
+def test_a_partial_frame_of_rtu_over_tcp_is_given_up(serve):
+    client = serve(framer=ModbusRtuFramer).connect()
+    client.say(wrap_rtu(READ)[:5])
+    time.sleep(1.0)
+    client.say(wrap_rtu(READ))
+    assert client.hear(7) == wrap_rtu(ANSWER)
+
+
+def test_a_function_that_is_unknown_is_answered_after_the_silence(serve):
+    client = serve(framer=ModbusRtuFramer).connect()
+    client.say(wrap_rtu(pdu("41 01 02 03")))
+    assert client.hear(5) == wrap_rtu(refused(0x41, 1))
+
+
+def test_a_partial_frame_that_needs_python_in_the_end(serve):
+    """A user's function without a declared size: only the silence tells its end."""
+
+    class Unsized(SumRequest):
+        _rtu_frame_size = None
+
+        @classmethod
+        def calculateRtuFrameSize(cls, data):
+            return 8
+
+    served = serve(framer=ModbusRtuFramer, decoder=decoder_of(Unsized))
+    client = served.connect()
+    client.say(wrap_rtu(pdu("37 0000 0003")))
+    assert served.hear(client, 7) == wrap_rtu(pdu("37 02 0012"))
+    client.say(wrap_rtu(READ))
+    assert client.hear(7) == wrap_rtu(ANSWER)
+
+
+def test_who_says_nothing_for_long_is_closed(serve):
+    served = serve(idle=0.5)
+    silent, other = served.connect(), served.connect()
+    ended = threading.Event()
+    waiter = threading.Thread(target=lambda: silent.is_closed() and ended.set())
+    waiter.start()
+    while not ended.is_set():
+        served.ask(other, READ, ANSWER)
+    waiter.join()
+    until(lambda: served.loop.count == 1)
+
+
+# ---- clients that are rude ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_pdu", [READ, COILS])
+def test_who_sends_no_more_gets_the_last_replies(serve, request_pdu):
+    """Of the first a user's block answers, after the end of the stream was seen."""
+    served = serve(store(hr=Told()))
+    client = served.connect()
+    client.say(wrap_socket(COILS) + wrap_socket(request_pdu))
+    client.socket.shutdown(socket.SHUT_WR)
+    last = wrap_socket(COILS_ANSWER if request_pdu == COILS else pdu("03 02 1234"))
+    assert served.hear(client, 10 + len(last)) == wrap_socket(COILS_ANSWER) + last
+    assert client.is_closed()
+    until(lambda: served.loop.count == 0)
+
+
+def test_a_client_that_does_not_read_is_not_read_and_costs_the_others_nothing(serve):
+    served = serve(send_buffer=4096)
+    deaf, other = served.connect(buffer=4096), served.connect()
+    request, answer = wrap_socket(pdu("03 0000 007D")), wrap_socket(b"\x03\xfa" + b"".join(n.to_bytes(2) for n in [5, 6, 7, *range(122)]))
+    deaf.socket.setblocking(False)
+    said = b""
+    count = 0
+    # Until neither side's kernel takes more.
+    while select.select([], [deaf.socket], [], 0.3)[1]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent = deaf.socket.send(said or request * 100)
+                count += sent
+                said = (said or request * 100)[sent:]
+        served.ask(other, READ, ANSWER)
+    until(lambda: sleeps(served.thread_id))
+    deaf.socket.settimeout(PATIENCE)
+    rest = said[: len(said) % len(request)]
+    sender = threading.Thread(target=deaf.socket.sendall, args=(rest,))
+    sender.start()
+    whole = (count + len(rest)) // len(request)
+    for _ in range(whole):
+        assert deaf.hear(len(answer)) == answer
+    sender.join()
+    assert deaf.hears_nothing()
+    served.ask(deaf, READ, ANSWER)
+
+
+@pytest.mark.parametrize("state", ["idle", "partial", "blocked", "standing"])
+def test_a_client_that_resets_its_connection(serve, state):
+    told = Told()
+    served = serve(store(hr=told), send_buffer=4096)
+    for _ in range(20):
+        client = served.connect(buffer=4096)
+        if state == "partial":
+            client.say(wrap_socket(COILS)[:7])
+        elif state == "blocked":
+            client.socket.setblocking(False)
+            while select.select([], [client.socket], [], 0.02)[1]:
+                client.socket.send(wrap_socket(pdu("01 0000 0008")) * 50)
+        elif state == "standing":
+            client.say(wrap_socket(READ))
+            assert served.wants_python()
+        client.reset()
+        if state == "standing":
+            served.attend()
+    until(lambda: served.loop.count == 0)
+    served.ask(served.connect(), COILS, COILS_ANSWER)
+
+
+def test_a_flood_of_connects(serve):
+    served = serve(most=10)
+    first = [served.connect() for _ in range(10)]
+    served.attend_until(lambda: served.loop.accepted == 10)
+    for _ in range(200):
+        served.connect()
+    served.attend_until(lambda: served.loop.accepted == 210)
+    assert (served.loop.count, served.loop.evicted) == (10, 200)
+    for client in first:
+        assert client.is_closed()
+    for client in served.clients[-10:]:
+        served.ask(client, READ, ANSWER)
+    assert len(served.sessions) <= 22
+
+
+def test_the_connection_unused_for_longest_makes_room(serve):
+    served = serve(most=3)
+    clients = [served.connect() for _ in range(3)]
+    for client in (clients[0], clients[2], clients[1], clients[0]):
+        served.ask(client, READ, ANSWER)
+    served.ask(served.connect(), READ, ANSWER)
+    assert clients[2].is_closed()
+    for client in clients[:2]:
+        served.ask(client, READ, ANSWER)
+
+
+def test_more_connections_go_than_python_keeps_up_with(serve):
+    """All stand still for Python when others take their places: the kernel keeps those waiting for which there is no place."""
+    served = serve(store(hr=Told()), most=4)
+    for number in range(30):
+        served.connect().say(wrap_socket(READ))
+        if number < 10:
+            until(lambda: served.loop.accepted > number and sleeps(served.thread_id))  # noqa: B023 - called at once
+    assert served.loop.accepted == 10
+    served.attend_until(lambda: served.loop.accepted == 30)
+    assert (served.loop.count, served.loop.evicted) == (4, 26)
+    served.ask(served.connect(), READ, pdu("03 02 1234"))
+    assert len(served.sessions) <= 10
+
+
+def test_descriptors_that_run_out_are_waited_for():
+    said = run_python(
+        "import os, resource, socket, threading, time\n"
+        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
+        "from mbcore.engine.tcp import TcpLoop\n"
+        "from mbcore.session import Session\n"
+        "context = ModbusServerContext(ModbusSlaveContext())\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "listener.setblocking(False)\n"
+        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100)\n"
+        "thread = threading.Thread(target=loop.run)\n"
+        "thread.start()\n"
+        "clients = [socket.socket() for _ in range(5)]\n"
+        "highest = max(map(int, os.listdir('/proc/self/fd'))) + 1\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))\n"
+        "for client in clients:\n"
+        "    client.settimeout(10)\n"
+        "    client.connect(listener.getsockname())\n"
+        "    client.sendall(bytes.fromhex('000100000006 01 08 0000 A537'))\n"
+        "print(len(clients[0].recv(100)), loop.accepted)\n"
+        "before = time.process_time()\n"
+        "time.sleep(0.3)\n"
+        "print(loop.accepted, time.process_time() - before < 0.2)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\n"
+        "print([len(client.recv(100)) for client in clients[1:]], loop.accepted)\n"
+        "loop.stop()\n"
+        "thread.join()\n"
+    )
+    lines = said.splitlines()
+    assert lines[0].startswith("12 ")
+    assert lines[1].endswith("True")
+    assert int(lines[1].split()[0]) < 5
+    assert lines[2] == "[12, 12, 12, 12] 5"
+
+
+# ---- who is let in --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table_of_hosts():
+    note_table_of_hosts()
+    yield
+    note_table_of_hosts(False)
+
+
+@pytest.mark.usefixtures("table_of_hosts")
+def test_only_who_is_let_in_is_served_and_takes_a_place(serve):
+    outcome, asked = [True], []
+
+    def admit(fd):
+        with socket.socket(fileno=os.dup(fd)) as peer:
+            asked.append(peer.getpeername())
+        return outcome[0]
+
+    served = serve(most=2, admit=admit)
+    kept = [served.connect(), served.connect()]
+    for client in kept:
+        served.ask(client, READ, ANSWER)
+    outcome[0] = False
+    for _ in range(20):
+        other = served.connect()
+        other.say(wrap_socket(READ))
+        served.turn()
+        assert other.is_closed()
+    for client in kept:
+        served.ask(client, READ, ANSWER)
+    assert (served.loop.accepted, served.loop.evicted, served.loop.count) == (2, 0, 2)
+    assert asked == [client.socket.getsockname() for client in kept] + asked[2:]
+    assert len(asked) == 22
+
+
+@pytest.mark.usefixtures("table_of_hosts")
+def test_an_admission_that_fails_lets_nobody_in(serve):
+    def admit(fd):
+        raise ValueError("a slip")
+
+    served = serve(admit=admit)
+    client = served.connect()
+    assert served.wants_python()
+    with pytest.raises(ValueError, match="a slip"):
+        served.attend()
+    assert client.is_closed()
+    served.attend()
+
+
+def test_without_a_table_of_hosts_nobody_is_asked():
+    said = run_python(
+        "import socket, threading\n"
+        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
+        "from mbcore.engine.tcp import TcpLoop\n"
+        "from mbcore.session import Session\n"
+        "context = ModbusServerContext(ModbusSlaveContext())\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "listener.setblocking(False)\n"
+        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100, admit=lambda fd: False)\n"
+        "thread = threading.Thread(target=loop.run)\n"
+        "thread.start()\n"
+        "def ask():\n"
+        "    client = socket.create_connection(listener.getsockname(), 10)\n"
+        "    client.sendall(bytes.fromhex('000100000006 01 08 0000 A537'))\n"
+        "    return client\n"
+        "print(len(ask().recv(100)))\n"
+        "from mbcore.device import ModbusAccessControl\n"
+        "ModbusAccessControl().add('10.0.0.0/8')\n"
+        "client = ask()\n"
+        "import select\n"
+        "select.select([loop], [], [], 10)\n"
+        "loop.attend()\n"
+        "try:\n"
+        "    print(client.recv(100))\n"
+        "except ConnectionResetError:\n"
+        "    print(b'')\n"
+        "loop.stop()\n"
+        "thread.join()\n"
+    )
+    assert said == "12\nb''\n"
+
+
+# ---- Python's share -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_users_block_is_asked_in_the_thread_that_attends(serve):
+    told = Told()
+    served = serve(store(hr=told))
+    client = served.connect()
+    served.ask(client, READ, pdu("03 02 1234"))
+    served.ask(client, write(7), write(7))
+    served.ask(client, COILS, COILS_ANSWER, attending=False)
+    assert told.threads == [threading.get_ident()] * 2
+    assert told.writes == [(1, [7])]
+
+
+def test_only_the_connection_that_needs_python_stands_still(serve):
+    served = serve(store(hr=Told()))
+    standing, other = served.connect(), served.connect()
+    standing.say(wrap_socket(COILS, 1, 1) + wrap_socket(READ, 1, 2) + wrap_socket(COILS, 1, 3) + wrap_socket(READ, 1, 4))
+    assert standing.hear(10) == wrap_socket(COILS_ANSWER, 1, 1), "what was asked before need not wait"
+    for _ in range(20):
+        served.ask(other, COILS, COILS_ANSWER, attending=False)
+    standing.say(wrap_socket(COILS, 1, 5))
+    rest = [pdu("03 02 1234"), COILS_ANSWER] * 2
+    expected = b"".join(wrap_socket(answer, 1, number) for number, answer in enumerate(rest, 2))
+    # 2 is a read of the block, 3 are coils, 4 a read, 5 coils again
+    assert served.hear(standing, len(expected)) == expected
+
+
+def test_a_custom_function_is_answered(serve):
+    served = serve(decoder=decoder_of(SumRequest))
+    client = served.connect()
+    served.ask(client, pdu("37 0000 0003"), pdu("37 02 0012"))
+    served.ask(client, pdu("37 0000 0011"), refused(0x37, 6))
+    client.say(wrap_socket(pdu("37 0000 0010")))
+    served.ask(client, READ, ANSWER)
+
+
+def test_a_block_that_raises_is_told_and_answered(serve):
+    reports = []
+    served = serve(store(hr=Told(raising(ValueError("off")))), report=lambda *report: reports.append(report))
+    served.ask(served.connect(), READ, refused(3, 4))
+    assert len(reports) == 1
+
+
+def test_what_ends_the_program_ends_its_connection_alone(serve):
+    told = Told(raising(KeyboardInterrupt()))
+    served = serve(store(hr=told))
+    first, second, other = served.connect(), served.connect(), served.connect()
+    first.say(wrap_socket(READ))
+    assert served.wants_python()
+    second.say(wrap_socket(READ))
+    until(lambda: sleeps(served.thread_id))
+    with pytest.raises(KeyboardInterrupt):
+        served.attend()
+    assert first.is_closed()
+    told.outcome = lambda count: [7] * count
+    assert served.hear(second, 11) == wrap_socket(pdu("03 02 0007"))
+    served.ask(other, COILS, COILS_ANSWER)
+    until(lambda: served.loop.count == 2)
+
+
+def test_an_answer_that_comes_later(serve):
+    asked = Asked()
+    served = serve(store(hr=asked), answer_timeout=1.0)
+    client, other = served.connect(), served.connect()
+    for value in range(3):
+        before = time.monotonic()
+        client.say(wrap_socket(READ))
+        served.turn()
+        session = served.changed.pop()
+        assert session.waiting
+        assert before + 1.0 <= session.deadline() <= time.monotonic() + 1.0
+        served.ask(other, COILS, COILS_ANSWER, attending=False)
+        asked.answer([value])
+        assert client.hear(11) == wrap_socket(words_answer(value))
+        assert not session.waiting
+
+
+def words_answer(value):
+    return pdu(f"03 02 {value:04X}")
+
+
+def test_an_answer_has_its_time_from_when_it_is_asked_for(serve):
+    asked = Asked(("validate", "getValues"))
+    served = serve(store(hr=asked), answer_timeout=1.0)
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    assert served.wants_python()
+    time.sleep(0.1)
+    before = time.monotonic()
+    served.attend()
+    session = served.changed.pop()
+    assert session.deadline() >= before + 1.0
+    time.sleep(0.1)
+    before = time.monotonic()
+    asked.answer(True)
+    assert session.waiting
+    assert session.deadline() >= before + 1.0
+    asked.answer([9])
+    assert client.hear(11) == wrap_socket(words_answer(9))
+
+
+def test_an_answer_that_does_not_come_is_given_up(serve):
+    asked = Asked()
+    served = serve(store(hr=asked))
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    served.turn()
+    session = served.changed.pop()
+    assert served.loop.give_up(session) is False
+    assert asked.calls[0][-1].called, "with CancelledError"
+    assert client.hear(9) == wrap_socket(refused(3, 0x0B))
+    assert served.loop.give_up(session) is False
+    assert served.loop.resume(session) is False
+    served.ask(client, COILS, COILS_ANSWER)
+
+
+def test_an_answer_that_another_ones_question_brings(serve):
+    """In one and the same turn the first waits, and the second one's write answers it."""
+    asked = Asked()
+    served = serve(store(hr=asked))
+    first, second = served.connect(), served.connect()
+    asked.setValues = lambda address, values: asked.answer(values)
+    first.say(wrap_socket(READ))
+    assert served.wants_python()
+    second.say(wrap_socket(write(0x77)))
+    until(lambda: sleeps(served.thread_id))
+    served.attend()
+    assert not any(session.waiting for session in served.changed)
+    assert first.hear(11) == wrap_socket(words_answer(0x77))
+    assert second.hear(12) == wrap_socket(write(0x77))
+
+
+def test_an_answer_is_cancelled_when_its_connection_makes_room(serve):
+    asked = Asked()
+    served = serve(store(hr=asked), most=1)
+    for _ in range(10):
+        client = served.connect()
+        client.say(wrap_socket(READ))
+        served.attend_until(lambda: any(session.waiting for session in served.changed))
+        waiting = [session for session in served.changed if session.waiting]
+        served.changed.clear()
+        other = served.connect()
+        served.ask(other, COILS, COILS_ANSWER)
+        assert client.is_closed()
+        assert served.changed == waiting
+        served.changed.clear()
+        assert not waiting[0].waiting
+        assert asked.calls[-1][-1].called, "with CancelledError"
+    assert len(served.sessions) <= 4, "they are given back"
+
+
+class Stubborn(Asked):
+    """Its answers don't like to be cancelled."""
+
+    def _asked(self, name, *args):
+        def slip(deferred):
+            raise ZeroDivisionError
+
+        self.calls.append((name, *args, Deferred(slip)))
+        return self.calls[-1][-1]
+
+
+def test_a_canceller_that_raises_loses_no_place(serve):
+    served = serve(store(hr=Stubborn()), most=1)
+    for _ in range(5):
+        client = served.connect()
+        client.say(wrap_socket(READ))
+        served.attend_until(lambda: any(session.waiting for session in served.changed))
+        [waiting] = [session for session in served.changed if session.waiting]
+        served.changed.clear()
+        other = served.connect()
+        served.attend_until(lambda: not waiting.waiting)
+        served.ask(other, COILS, COILS_ANSWER)
+    assert len(served.sessions) <= 4
+
+
+def test_a_canceller_that_raises_when_the_answer_is_given_up(serve):
+    served = serve(store(hr=Stubborn()))
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    served.turn()
+    served.loop.give_up(served.changed.pop())
+    assert client.hear(9) == wrap_socket(refused(3, 0x0B))
+    served.ask(client, COILS, COILS_ANSWER)
+
+
+def test_observers_hear_of_every_write_in_order(serve):
+    context, heard = watched()
+    served = serve(context)
+    clients = [served.connect() for _ in range(3)]
+    for number in range(3 * NOTES):
+        served.ask(clients[number % 3], write(number), write(number), attending=number % 50 == 0)
+        if number % 50 == 0:
+            served.attend()
+    served.attend()
+    assert heard == [(1, "holding_registers", 1, [number]) for number in range(3 * NOTES)]
+
+
+def test_who_writes_too_far_ahead_of_observers_waits_for_them_in_order(serve):
+    context = store()
+    heard = []
+    served = serve(context)
+    clients = [served.connect() for _ in range(4)]
+
+    def observe(unit, table, address, values):
+        heard.append(values[0])
+        if len(heard) == NOTES:
+            # Now there is room again; who writes now has to be told of behind those that stand still.
+            clients[3].say(wrap_socket(write(1003)))
+            until(lambda: sleeps(served.thread_id))
+
+    context.add_observer(observe)
+    for number in range(NOTES):
+        served.ask(clients[0], write(number), write(number), attending=False)
+    for number in (0, 1, 2):
+        clients[number].say(wrap_socket(write(1000 + number)))
+        assert clients[number].hear(12) == wrap_socket(write(1000 + number)), "the master has its reply"
+    clients[0].say(wrap_socket(READ))
+    until(lambda: sleeps(served.thread_id))
+    assert clients[0].hears_nothing(), "it stands still"
+    assert served.hear(clients[0], 11) == wrap_socket(ANSWER)
+    assert served.hear(clients[3], 12) == wrap_socket(write(1003))
+    served.attend_until(lambda: len(heard) == NOTES + 4)
+    assert heard == [*range(NOTES), 1000, 1001, 1002, 1003]
+    served.ask(clients[1], write(5), write(5), attending=False)
+    served.turn()
+    assert heard[-1] == 5
+
+
+def test_an_observer_that_fails_loses_nothing_and_is_told_once(serve):
+    context, heard = watched()
+    failing = [KeyboardInterrupt(), ValueError()]
+
+    def fail(*write):
+        if failing:
+            raise failing.pop(0)
+
+    context.add_observer(fail)
+    served = serve(context)
+    client = served.connect()
+    for number in range(3):
+        served.ask(client, write(number), write(number), attending=False)
+    with pytest.raises(KeyboardInterrupt):
+        served.attend()
+    served.turn()
+    assert [values for *_, values in heard] == [[0], [1], [2]]
+
+
+def test_a_busy_block_leaves_the_reactor_its_turn(serve):
+    """Clients that ask again at once get no further than what was asked when Python began."""
+    served = serve(store(hr=Told()))
+    client = served.connect()
+    client.say(wrap_socket(READ) * 50)
+    for _ in range(50):
+        served.turn()
+    assert client.hear(50 * 11) == wrap_socket(pdu("03 02 1234")) * 50
+
+
+OUTSIDE = """
+import mmap, socket, sys
+port, shared = int(sys.argv[1]), mmap.mmap(int(sys.argv[2]), 1)
+asked, answer = map(bytes.fromhex, sys.argv[3:])
+client = socket.create_connection(("127.0.0.1", port), 10)
+print("ready", flush=True)
+while not shared[0]:
+    pass
+for number in range(100):
+    client.sendall(asked)
+    heard = b""
+    while len(heard) < len(answer):
+        heard += client.recv(len(answer) - len(heard))
+    assert heard == answer
+    if number % 10 == 0:
+        client.close()
+        client = socket.create_connection(("127.0.0.1", port), 10)
+shared[0] = 2
+"""
+
+
+def test_a_thread_that_keeps_the_gil_keeps_nobody_waiting(serve, tmp_path):
+    import mmap
+
+    served = serve(store(hr=Told()))
+    standing = served.connect()
+    standing.say(wrap_socket(READ))
+    assert served.wants_python()
+    (tmp_path / "shared").write_bytes(b"\0")
+    interval = sys.getswitchinterval()
+    with open(tmp_path / "shared", "r+b") as file, mmap.mmap(file.fileno(), 1) as shared:
+        port = served.listener.getsockname()[1]
+        asked = [wrap_socket(COILS).hex(), wrap_socket(COILS_ANSWER).hex()]
+        command = [sys.executable, "-c", OUTSIDE, str(port), str(file.fileno()), *asked]
+        with subprocess.Popen(command, pass_fds=[file.fileno()], stdout=subprocess.PIPE) as outside:
+            assert outside.stdout.readline() == b"ready\n"
+            sys.setswitchinterval(1000)
+            try:
+                shared[0] = 1
+                while shared[0] != 2:
+                    pass
+            finally:
+                sys.setswitchinterval(interval)
+        assert outside.returncode == 0
+    assert standing.hears_nothing()
+    assert served.hear(standing, 11) == wrap_socket(pdu("03 02 1234"))
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_end_closes_all_connections(serve):
+    served = serve(store(hr=Told()))
+    idle, standing = served.connect(), served.connect()
+    served.ask(idle, COILS, COILS_ANSWER)
+    standing.say(wrap_socket(READ))
+    assert served.wants_python()
+    assert not served.loop.over
+    served.loop.stop()
+    served.join()
+    served.turn()
+    assert idle.is_closed()
+    assert standing.is_closed()
+    assert served.context[1].store["h"].threads == [], "the answer would go nowhere"
+
+
+def test_an_end_tells_observers_of_the_last_writes(serve):
+    context, heard = watched()
+    served = serve(context)
+    client = served.connect()
+    for number in range(NOTES + 1):
+        served.ask(client, write(number), write(number), attending=False)
+    served.loop.stop()
+    served.join()
+    served.turn()
+    assert [values for *_, values in heard] == [[number] for number in range(NOTES + 1)]
+
+
+def test_an_end_cancels_what_a_users_code_owes(serve):
+    asked = Asked()
+    served = serve(store(hr=asked))
+    served.connect().say(wrap_socket(READ))
+    served.turn()
+    session = served.changed.pop()
+    served.loop.stop()
+    served.join()
+    assert served.loop.resume(session) is False
+    served.turn()
+    assert served.changed == [session]
+    assert not session.waiting
+    assert asked.calls[0][-1].called, "with CancelledError"
+
+
+def test_an_end_before_the_beginning(serve):
+    served = serve(start=False)
+    served.loop.stop()
+    assert not served.loop.over
+    served.thread.start()
+    served.join()
+
+
+def test_a_hundred_loops_leave_nothing_behind():
+    def all_there_is():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
+
+    before = all_there_is()
+    for number in range(100):
+        served = Served()
+        if number % 2:
+            served.ask(served.connect(), READ, ANSWER)
+        served.close()
+        del served
+    until(lambda: all_there_is() == before)
+
+
+def new_session():
+    return Session(ModbusSocketFramer, store())
+
+
+def test_a_loop_that_never_runs_leaves_nothing_behind():
+    before = os.listdir("/proc/self/fd")
+    for _ in range(10):
+        loop = TcpLoop(0, new_session, 10)
+        assert loop.fileno() >= 0
+        with pytest.raises(TypeError, match="made once"):
+            loop.__init__(0, new_session, 10)
+        loop.attend()
+    del loop
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def methods(loop):
+    session = new_session()
+    return loop.run, loop.attend, lambda: loop.resume(session), lambda: loop.give_up(session)
+
+
+def test_what_was_made_without_init_says_so():
+    for method in methods(TcpLoop.__new__(TcpLoop)):
+        with pytest.raises(TypeError, match="without __init__"):
+            method()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"), [(lambda: 1 / 0, ZeroDivisionError), (int, TypeError), (lambda: Session.__new__(Session), TypeError)]
+)
+def test_what_could_not_be_made_says_so(make, error):
+    loop = TcpLoop.__new__(TcpLoop)
+    with pytest.raises(error):
+        loop.__init__(0, make, 10)
+    for method in methods(loop):
+        with pytest.raises(TypeError, match="without __init__"):
+            method()
+    with pytest.raises(TypeError, match="made once"):
+        loop.__init__(0, new_session, 10)
+
+
+def test_sessions_that_could_not_be_made_are_made_later(serve):
+    served = serve(most=100)
+    served.slips = [MemoryError(), MemoryError()]
+    for _ in range(30):
+        served.connect()
+    for _ in range(2):
+        assert served.wants_python()
+        with pytest.raises(MemoryError):
+            served.attend_until(lambda: False)
+    served.attend_until(lambda: served.loop.accepted == 30)
+    for client in served.clients:
+        served.ask(client, READ, ANSWER)
