@@ -655,7 +655,7 @@ def test_a_canceller_that_raises_loses_no_place(serve):
         client = served.connect()
         client.say(wrap_socket(READ))
         served.attend_until(lambda: any(session.waiting for session in served.changed))
-        [waiting] = [session for session in served.changed if session.waiting]
+        waiting = next(session for session in served.changed if session.waiting)
         served.changed.clear()
         other = served.connect()
         served.attend_until(lambda: not waiting.waiting)
