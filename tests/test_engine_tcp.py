@@ -658,7 +658,7 @@ def test_a_canceller_that_raises_loses_no_place(serve):
         waiting = next(session for session in served.changed if session.waiting)
         served.changed.clear()
         other = served.connect()
-        served.attend_until(lambda: not waiting.waiting)
+        served.attend_until(lambda waiting=waiting: not waiting.waiting)
         served.ask(other, COILS, COILS_ANSWER)
     assert len(served.sessions) <= 4
 
