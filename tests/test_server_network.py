@@ -345,15 +345,19 @@ def test_a_system_that_gives_no_more_threads(reactor, monkeypatch):
 
 
 PROGRAM = """
-import socket, threading
+import socket, sys, threading
 from twisted.internet import reactor
 from twisted.internet import defer
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
 from mbcore.server import StartTcpServer, StopServer
 
+def say(line):
+    # One write: two threads speak, and print() writes the line's end apart.
+    sys.stdout.write(f"{line}\\n")
+
 class Later(ModbusSequentialDataBlock):
     def getValues(self, address, count=1):
-        answer = defer.Deferred(lambda _: print("cancelled"))
+        answer = defer.Deferred(lambda _: say("cancelled"))
         answer.addErrback(lambda _: None)
         if address == 0:
             reactor.callLater(0, answer.callback, [7] * count)
@@ -367,9 +371,9 @@ handle = StartTcpServer(context, address=("127.0.0.1", 0), engine=True, defer_re
 def ask():
     with socket.create_connection(("127.0.0.1", handle.port), 10) as client:
         client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0001"))
-        print(client.recv(100).hex())
+        say(client.recv(100).hex())
         client.sendall(bytes.fromhex("0001 0000 0006 01 03 0001 0001"))
-        print(client.recv(100))
+        say(client.recv(100))
     if "%(stop)s" == "handle.stop":
         StopServer()
 
