@@ -9,7 +9,7 @@ Source: Modbus over Serial Line V1.02, 2.4 and 2.5.
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, malloc
+from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memcpy
 
 from cpython.bytes cimport PyBytes_AsString
@@ -18,7 +18,7 @@ from mbcore.control cimport BUS_MESSAGE, SERVER_NO_RESPONSE, ModbusControlBlock,
 from mbcore.datastore.context cimport ModbusServerContext
 from mbcore.framer.base cimport CLOSE, DROP, MORE, frame_t
 from mbcore.lock cimport lock_image, unlock_image
-from mbcore.session cimport BUFFER, FED, WAIT, Session
+from mbcore.session cimport FED, WAIT, Session
 
 from mbcore.errors import ConfigurationError
 
@@ -101,8 +101,7 @@ cdef class LineSession(Session):
         self.boundary = True
         if units is not None:
             self.choose(units)
-        self.buffer = <uint8_t*> malloc(BUFFER)
-        if self.buffer == NULL:
+        if not self.has_buffer():
             raise MemoryError()
 
     cdef int choose(self, object units) except -1:

@@ -95,12 +95,13 @@ cdef class Session:
 
     cdef int initialised(self) except -1
     cdef int absorb(self, bytes data) except -1
-    cdef int finish(self) except -1
     cdef int give_up(self) except -1
     cdef bytes taken(self, double now)
     cdef int drive(self, int fed) except -1
     cdef int attend(self, int fed) except -1
     cdef void keep(self) noexcept nogil
+    cdef bint has_buffer(self) noexcept nogil
+    cdef void forget_replies(self) noexcept nogil
     cdef uint8_t* room(self, int* available) noexcept nogil
     cdef int take(self, int length, double now) noexcept nogil
     cdef int end_partial(self, double now) noexcept nogil

@@ -146,9 +146,8 @@ cdef class Session:
             if now >= self.awaited_since + self.answer_timeout:
                 self.give_up()
                 return self.resume(now)
-        elif self.held and self.framer.patience and now >= self.last + self.framer.patience:
-            self.finish()
-            self.in_noise = False
+        else:
+            self.drive(self.end_partial(now))
         return self.taken(now)
 
     def datagram(self, data, double now=0.0):
@@ -176,11 +175,7 @@ cdef class Session:
         awaited = self.awaited
         self.asked = None
         self.backlog = b""
-        self.held = 0
-        self.out_length = 0
-        self.in_noise = False
-        self.final = False
-        self.closing = False
+        self.clear()
         if awaited is not None:
             # Last: a user's canceller may raise.
             (<Awaited> awaited).close(None)
@@ -217,24 +212,12 @@ cdef class Session:
                 break
         return 0
 
-    cdef int finish(self) except -1:
-        """Take what stands in the buffer: nothing more belongs to it."""
-        self.final = True
-        self.at, self.end = self.buffer, self.buffer + self.held
-        self.drive(self.feed())
-        self.final = False
-        return 0
-
     cdef bytes taken(self, double now):
         cdef bytes replies
         if not self.out_length:
             return b""
         replies = PyBytes_FromStringAndSize(<char*> self.out, self.out_length)
-        self.out_length = 0
-        if self.out_room > OUT_KEPT:
-            free(self.out)
-            self.out = NULL
-            self.out_room = 0
+        self.forget_replies()
         return replies
 
     cdef int drive(self, int fed) except -1:
@@ -247,10 +230,8 @@ cdef class Session:
                 self.final = False
                 return WAIT
             fed = self.feed()
-        if self.at < self.end and self.buffer == NULL:
-            self.buffer = <uint8_t*> malloc(BUFFER)
-            if self.buffer == NULL:
-                raise MemoryError()
+        if self.at < self.end and not self.has_buffer():
+            raise MemoryError()
         self.keep()
         return FED
 
@@ -263,20 +244,48 @@ cdef class Session:
         return WAIT if fed == WAIT else FED
 
     cdef void keep(self) noexcept nogil:
-        # The partial frame that is left.
-        self.final = False
+        # The partial frame that is left. A silence ends a run of noise too.
+        if self.final:
+            self.final = self.in_noise = False
         self.held = <int> (self.end - self.at)
         if self.held:
             memmove(self.buffer, self.at, self.held)
+
+    cdef bint has_buffer(self) noexcept nogil:
+        # It is made when it is first needed; without memory there is none.
+        if self.buffer == NULL:
+            self.buffer = <uint8_t*> malloc(BUFFER)
+        return self.buffer != NULL
+
+    cdef void forget_replies(self) noexcept nogil:
+        self.out_length = 0
+        if self.out_room > OUT_KEPT:
+            free(self.out)
+            self.out = NULL
+            self.out_room = 0
+
+    cdef void clear(self) noexcept nogil:
+        """Be as new, but for an answer that is waited for."""
+        self.held = 0
+        self.forget_replies()
+        self.in_noise = False
+        self.final = False
+        self.closing = False
+
+    cdef int end_partial(self, double now) noexcept nogil:
+        """No more will come of the partial frame, if `patience` is over; FED, or what the loop has stopped for."""
+        self.at, self.end = self.buffer, self.buffer + self.held
+        if not self.held or not self.framer.patience or now < self.last + self.framer.patience:
+            return FED
+        self.final = True
+        return self.feed()
 
     # ---- for a loop that owns its descriptors, without the GIL ------------------------------------------------------------------------
 
     cdef uint8_t* room(self, int* available) noexcept nogil:
         """Where the next bytes belong, and how many of them at most; NULL where there is no memory."""
-        if self.buffer == NULL:
-            self.buffer = <uint8_t*> malloc(BUFFER)
-            if self.buffer == NULL:
-                return NULL
+        if not self.has_buffer():
+            return NULL
         available[0] = BUFFER - self.held
         return self.buffer + self.held
 
@@ -285,27 +294,6 @@ cdef class Session:
         self.now = self.last = now
         self.at, self.end = self.buffer, self.buffer + self.held + length
         return self.feed()
-
-    cdef int end_partial(self, double now) noexcept nogil:
-        """No more will come of the partial frame, if `patience` is over; FED, or what the loop has stopped for."""
-        self.at, self.end = self.buffer, self.buffer + self.held
-        if not self.held or not self.framer.patience or now < self.last + self.framer.patience:
-            return FED
-        self.final = True
-        self.in_noise = False
-        return self.feed()
-
-    cdef void clear(self) noexcept nogil:
-        """Be as new, for the next connection."""
-        self.held = 0
-        self.out_length = 0
-        self.in_noise = False
-        self.closing = False
-        self.final = False
-        if self.out_room > OUT_KEPT:
-            free(self.out)
-            self.out = NULL
-            self.out_room = 0
 
     # ---- the loop, without the GIL ----------------------------------------------------------------------------------------------------
 

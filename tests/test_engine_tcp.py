@@ -225,6 +225,19 @@ def test_a_partial_frame_of_rtu_over_tcp_is_given_up(serve):
     assert client.hear(7) == wrap_rtu(ANSWER)
 
 
+def test_a_silence_ends_the_noise_that_it_ends_as_one_error(serve):
+    # A colon begins a frame anew; what follows it is cut off: one run of noise, as with a session that Twisted feeds.
+    noise = b":0103:01"
+    fed = Session(ModbusAsciiFramer, store())
+    fed.receive(noise, 1.0)
+    fed.expire(9.0)
+    served = serve(framer=ModbusAsciiFramer)
+    served.connect().say(noise)
+    time.sleep(1.5)
+    errors = [session.control.Counter.BusCommunicationError for session in served.sessions]
+    assert sum(errors) == fed.control.Counter.BusCommunicationError == 1
+
+
 def test_a_function_that_is_unknown_is_answered_after_the_silence(serve):
     client = serve(framer=ModbusRtuFramer).connect()
     client.say(wrap_rtu(pdu("41 01 02 03")))
