@@ -14,7 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -P
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
-	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
+	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
 .PHONY: demo test lint bench soak wheel clean
 
@@ -27,7 +27,7 @@ test: $(VENV)/.with-test
 lint: $(VENV)/.with-dev
 	$(RUN) -m ruff check .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
-	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.messages -m mbcore.cli -m mbcore.migrate
+	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
 	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
 
 bench: $(VENV)/.with-test
