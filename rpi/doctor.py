@@ -243,7 +243,7 @@ class _Examination:
             mend = "sudo reboot" if machine.configured("dtoverlay=disable-bt") else self.append(["dtoverlay=disable-bt"])
             self.say("wrong", "port", f"there is no {name}: Bluetooth has its UART", mend)
         elif any(finding.subject == "config" and finding.level == "ok" for finding in self.findings):
-            self.say("wrong", "port", f"there is no {name}: config.txt was changed after the start, or the board is not there", "sudo reboot")
+            self.say("wrong", "port", f"there is no {name}: config.txt has changed since the start, or the board is off", "sudo reboot")
         else:
             found = [port.stable for port in list_ports(machine)]
             way = f"choose one of {', '.join(found)}" if found else "plug the adapter in, then `mbcore ports`"
@@ -356,8 +356,8 @@ class _Examination:
         direction = self.hat.direction if self.hat else ""
         enabled = bool(trial.mode and trial.mode.enabled)
         if direction == "kernel" and trial.mode is None:
-            driver = self.machine.hardware(device).driver
-            self.say("wrong", "rs485", f"the driver {driver} has no RS-485 mode", "use one of the board's own ports, or --direction rts or gpio")
+            way = "use one of the board's own ports, or --direction rts or gpio"
+            self.say("wrong", "rs485", f"the driver {self.machine.hardware(device).driver} has no RS-485 mode", way)
         elif enabled and direction in ("gpio", "rts"):
             self.say("wrong", "rs485", "the driver moves RTS itself, set by the device tree or another program", "use --direction kernel")
         elif trial.mode is not None:

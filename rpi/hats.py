@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from mbcore.errors import ConfigurationError, LineError
-from mbcore.server.rs485 import DEFAULT_CHIP
+from mbcore.server.rs485 import DEFAULT_CHIP, request_gpio
 from mbcore.server.settings import ECHOES
 
 from .machine import Machine
@@ -128,6 +130,17 @@ class Hat:
 def gpio_chip(machine: Machine) -> str:
     """The GPIO chip of the header's pins, as a direction_chip."""
     return _PI5_CHIP if machine.family == "5" else DEFAULT_CHIP
+
+
+def hold_pins(hat: Hat, machine: Machine, held: ExitStack) -> None:
+    """Hold the pins that a board wants held, until ``held`` is closed.
+
+    :raises LineError: when a pin is busy or not permitted
+    """
+    for pin in hat.hold:
+        # As a direction that never sends: the opposite of its level would mean to send.
+        idle = {"high": "low", "low": "high"}[pin["level"]]
+        held.callback(os.close, request_gpio(gpio_chip(machine), pin["line"], active=idle))
 
 
 @cache

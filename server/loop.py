@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Seconds that the loop may be deaf beside the longest reply, before it is taken to hang; and the characters of that (ASCII).
+DEAF = 5.0
+LONGEST_REPLY = 513
 # Of SCHED_FIFO: above other real-time work that has no wish, below the kernel's own threads.
 PRIORITY = 40
 
@@ -43,6 +46,9 @@ class LoopCarrier:
         self._timer: Any = None
         # That the real-time schedule is refused was said.
         self._told = False
+        # Since when the loop is known to be deaf.
+        self._deaf: float | None = None
+        factory.turning = self.turning
 
     def open(self, port: Any, lost: Callable[[str], None]) -> None:
         """Serve an open port, and close it in the end.
@@ -98,6 +104,15 @@ class LoopCarrier:
                 self._end("")
             return closed
         return self._closed
+
+    def turning(self) -> bool:
+        """Whether the loop turns; while its line waits for its device there is none."""
+        if self._loop is None:
+            return True
+        now = self._factory.seconds()
+        self._deaf = None if self._loop.knock() else self._deaf or now
+        most = DEAF + LONGEST_REPLY * self._factory.settings.character_time
+        return not self._loop.over and now - (self._deaf or now) <= most
 
     def fileno(self) -> int:
         """What the reactor watches."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .factory import ModbusServerFactory
 
 
+# Seconds that the loop may be deaf before it is taken to hang.
+DEAF = 5.0
+
+
 @implementer(IReadDescriptor)
 class LoopServer:
     """A thread without the GIL accepts and serves the connections of an open port; the reactor is asked where Python is needed.
@@ -37,17 +41,26 @@ class LoopServer:
         # Sessions whose answer a user's code owes, each with the timer that gives it up.
         self._timers: dict[Session, Any] = {}
         self._evicted = 0
+        # Since when the loop is known to be deaf.
+        self._deaf: float | None = None
         self.loop = TcpLoop(port.fileno(), self._new_session, factory.max_connections, admit=self._admit)
         self._thread = threading.Thread(target=_run, args=(self.loop,), name=f"mbcore {port.getHost().port}", daemon=True)
         self._thread.start()
         port.stopReading()
         factory.reactor.addReader(self)
+        factory.turning = self.turning
 
     def close(self) -> Deferred[None] | None:
         """Close the port and all connections; the Deferred fires when the port is free."""
         self._factory.reactor.removeReader(self)
         self._end()
         return self._port.stopListening()  # type: ignore[no-any-return]
+
+    def turning(self) -> bool:
+        """Whether the loop turns."""
+        now = self._factory.seconds()
+        self._deaf = None if self.loop.knock() else self._deaf or now
+        return not self.loop.over and now - (self._deaf or now) <= DEAF
 
     def fileno(self) -> int:
         """What the reactor watches."""

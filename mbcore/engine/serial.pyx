@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memmove
 from posix.time cimport CLOCK_MONOTONIC, timespec
 from posix.unistd cimport close, read, write
 
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
@@ -182,6 +182,12 @@ cdef class SerialLoop:
             self.serve()
             show(&self.ended, True)
             ring(self.to_python)
+
+    def knock(self):
+        """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
+        cdef bint heard = not unheard(self.to_loop)
+        ring(self.to_loop)
+        return heard
 
     def stop(self):
         """End the loop when a reply that is being sent is out; does not wait for that."""

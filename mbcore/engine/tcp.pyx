@@ -16,7 +16,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from mbcore.control cimport has_table_of_hosts
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
 from mbcore.engine.shared cimport look, show
@@ -273,6 +273,12 @@ cdef class TcpLoop:
             self.serve()
             show(&self.ended, True)
             ring(self.to_python)
+
+    def knock(self):
+        """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
+        cdef bint heard = not unheard(self.to_loop)
+        ring(self.to_loop)
+        return heard
 
     def stop(self):
         """Close all connections and end the loop; does not wait for that."""
