@@ -22,6 +22,7 @@ from .ports import describe, list_ports
 FORMAT: dict[str, Any] = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 FIRMWARE = "/sys/devices/platform/soc*/*firmware/get_throttled"
 UNDERVOLTAGE_NOW, UNDERVOLTAGE_SINCE_START = 1 << 0, 1 << 16
+CONFIG_FIRST = "mend config.txt first"
 _USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
 
 
@@ -98,6 +99,8 @@ def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, t
     report.port = name
     if name:
         look.at_port(name)
+    for note in hat.notes if hat else ():
+        look.say("note", "board", note)
     return report
 
 
@@ -234,15 +237,23 @@ class _Examination:
         words = " ".join(f"'{line}'" for line in first)
         return f"printf '%s\\n' {words} | sudo tee -a {self.machine.config_file} && sudo reboot"
 
+    def config_is(self, level: str) -> bool:
+        """Whether there is such a finding on config.txt."""
+        return any(finding.subject == "config" and finding.level == level for finding in self.findings)
+
+    def free_uart(self) -> str:
+        """How the PL011 gets from Bluetooth to GPIO14/15."""
+        return CONFIG_FIRST if self.config_is("wrong") else self.append(["dtoverlay=disable-bt"])
+
     def absent(self, name: str, device: str) -> None:
         """Why a port is not there."""
         machine = self.machine
-        if any(finding.subject == "config" and finding.level == "wrong" for finding in self.findings):
-            self.say("wrong", "port", f"there is no {name}: config.txt does not enable it", "mend config.txt first")
+        if self.config_is("wrong"):
+            self.say("wrong", "port", f"there is no {name}: config.txt does not enable it", CONFIG_FIRST)
         elif device == "/dev/ttyAMA0" and machine.family in BLUETOOTH and machine.alias("bluetooth"):
-            mend = "sudo reboot" if machine.configured("dtoverlay=disable-bt") else self.append(["dtoverlay=disable-bt"])
+            mend = "sudo reboot" if machine.configured("dtoverlay=disable-bt") else self.free_uart()
             self.say("wrong", "port", f"there is no {name}: Bluetooth has its UART", mend)
-        elif any(finding.subject == "config" and finding.level == "ok" for finding in self.findings):
+        elif self.config_is("ok"):
             self.say("wrong", "port", f"there is no {name}: config.txt has changed since the start, or the board is off", "sudo reboot")
         else:
             found = [port.stable for port in list_ports(machine)]
@@ -257,16 +268,16 @@ class _Examination:
         what = f"{name} is {device}" if name != device else device
         served = f"{what}, served by {hardware.driver} ({hardware.folder.name if hardware.folder else '?'})" if hardware.driver else what
         if machine.family == "5" and device == "/dev/ttyAMA10":
-            self.say("wrong", "port", f"{what}: on a Pi 5 that is the connector for debugging, not GPIO14/15", "use /dev/ttyAMA0")
+            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", "use /dev/ttyAMA0")
         elif hardware.mini_uart:
             # With disable-bt it is not on the pins any more.
             booted = machine.configured("dtoverlay=disable-bt or dtoverlay=miniuart-bt")
-            mend = "use /dev/ttyAMA0, after a restart if it is not there" if booted else self.append(["dtoverlay=disable-bt"])
-            self.say("wrong", "port", f"{what} is the mini UART, which has no parity and one stop bit", mend)
+            mend = "use /dev/ttyAMA0, after a restart if it is not there" if booted else self.free_uart()
+            self.say("wrong", "port", f"{what}, the mini UART, which has no parity and one stop bit", mend)
         elif machine.alias("bluetooth") and self.carries_bluetooth(hardware.folder):
-            self.say("wrong", "port", f"{what} is wired to Bluetooth, not to GPIO14/15", self.append(["dtoverlay=disable-bt"]))
+            self.say("wrong", "port", f"{what}, which is wired to Bluetooth, not to GPIO14/15", self.free_uart())
         elif not hardware.driver:
-            self.say("wrong", "port", f"{what} has no hardware behind it", "`mbcore ports` lists those that have")
+            self.say("wrong", "port", f"{what}, with no hardware behind it", "`mbcore ports` lists those that have")
         else:
             self.say("ok", "port", served)
         if port.usb and port.stable not in (name, device):
@@ -308,8 +319,8 @@ class _Examination:
         """Whether somebody has the port open."""
         holders = self.machine.holders(device)
         for holder in holders:
-            login = holder.name in ("agetty", "getty", "login")
-            stop = f"sudo systemctl disable --now serial-getty@{os.path.basename(device)}" if login else f"sudo kill {holder.pid}"
+            units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
+            stop = f"sudo systemctl disable --now {units[holder.name]}" if holder.name in units else f"sudo kill {holder.pid}"
             self.say("wrong", "holder", f"{device} is in use by {holder.name} (process {holder.pid})", stop)
         return bool(holders)
 
@@ -347,10 +358,10 @@ class _Examination:
 
     def at_settings(self, name: str, device: str) -> None:
         """Open the port, and read back what its driver made of that."""
-        trial = self.trial(os.fspath(self.machine.path(name)))
+        trial = self.trial(name)
         if trial.refusal:
-            sentence, _, way = trial.refusal.rpartition(": ") if "; " not in trial.refusal else trial.refusal.rpartition("; ")
-            self.say("wrong", "settings", sentence or trial.refusal, way if sentence else "")
+            sentence, _, way = trial.refusal.rpartition("; " if "; " in trial.refusal else ": ")
+            self.say("wrong", "settings", *((sentence, way) if sentence else (way, "see `mbcore ports`")))
             return
         self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(FORMAT))
         direction = self.hat.direction if self.hat else ""
@@ -361,5 +372,6 @@ class _Examination:
         elif enabled and direction in ("gpio", "rts"):
             self.say("wrong", "rs485", "the driver moves RTS itself, set by the device tree or another program", "use --direction kernel")
         elif trial.mode is not None:
-            state = f"on, RTS {trial.mode.active} while sending" if enabled else "off; --direction kernel switches it on"
+            hint = "" if self.hat else "; --direction kernel switches it on"
+            state = f"on, RTS {trial.mode.active} while sending" if enabled else f"off{hint}"
             self.say("ok", "rs485", f"the driver has an RS-485 mode, which is {state}")

@@ -270,17 +270,22 @@ class Machine:
         return self.uid == 0 or (owner.mode >> shift) & 0o6 == 0o6
 
     def holders(self, device: str) -> list[Holder]:
-        """Processes that have a device open, as far as this user may see, and login shells on it."""
+        """Processes that have a device open, as far as this user may see, and all whose terminal it is, as that of a login shell."""
         real = self.device(device)
-        name = os.path.basename(real)
+        number = self.read(f"/sys/class/tty/{os.path.basename(real)}/dev")
         found = []
         for folder in self.glob("/proc/[0-9]*"):
-            words = self.read(f"{folder}/cmdline").split("\0")
-            program = os.path.basename(words[0])
-            login = program in ("agetty", "getty", "login") and any(word in (name, real) for word in words[1:])
-            if login or real in self._open_files(folder):
+            if real in self._open_files(folder) or (number and self._terminal(folder) == number):
+                program = os.path.basename(self.read(f"{folder}/cmdline").partition("\0")[0])
                 found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm")))
         return found
+
+    def _terminal(self, process: str) -> str:
+        """The number of a process' terminal, which anyone may see: "204:64"."""
+        # Behind the program's name, which may hold anything: state, parent, group, session, terminal.
+        fields = self.read(f"{process}/stat").rpartition(")")[2].split()
+        device = int(fields[4]) if len(fields) > 4 else 0
+        return f"{os.major(device)}:{os.minor(device)}"
 
     def _open_files(self, process: str) -> set[str]:
         found = set()

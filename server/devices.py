@@ -34,13 +34,12 @@ def find_hardware(device: str, sysfs: Path | None = None) -> Hardware:
     :param sysfs: the folder that has a folder per port; None is :data:`SYSFS`
     """
     place = (Path(SYSFS if sysfs is None else sysfs) / os.path.basename(os.path.realpath(device)) / "device").resolve()
-    for above in (place, *place.parents[:_BETWEEN]):
+    folders = (place, *place.parents[:_BETWEEN])
+    for above in folders:
         driver = (above / "driver").resolve()
         if driver.is_dir() and "/serial-base/" not in str(driver):
             return Hardware(driver.name, driver.parents[1].name, _compatible(above), above)
-        if compatible := _compatible(above):
-            return Hardware("", "", compatible, above)
-    return Hardware()
+    return next((Hardware("", "", compatible, above) for above in folders if (compatible := _compatible(above))), Hardware())
 
 
 def _compatible(folder: Path) -> str:
