@@ -453,3 +453,48 @@ reactor.run()
 
 def test_a_process_that_becomes_a_daemon_before_its_reactor_runs_is_not_deaf():
     assert run_python(DAEMON % ASKED.hex()) == wrap_rtu(pdu("03 02 0000")).hex() + "\n"
+
+
+class Deaf:
+    """A loop that hears nothing, until it is told to."""
+
+    over = False
+    hears = False
+
+    def __init__(self, loop):
+        self._loop = loop
+
+    def knock(self):
+        return self.hears
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
+    served = serve()
+    turning = served.factory.turning
+    assert turning(), "there is no loop yet, and the reactor turns"
+    served.open()
+    for _ in range(20):
+        assert turning()
+    now = [1000.0]
+    served.factory.seconds = lambda: now[0]
+    real, deaf = served.carrier._loop, Deaf(served.carrier._loop)
+    served.carrier._loop = deaf
+    deaf.hears = True
+    assert turning()
+    deaf.hears = False
+    longest = loop.DEAF + loop.LONGEST_REPLY * served.factory.settings.character_time
+    for passed, alive in ((0, True), (longest, True), (longest + 0.1, False)):
+        now[0] = 1000 + passed
+        assert turning() is alive, passed
+    deaf.hears = True
+    assert turning()
+    deaf.hears = False
+    assert turning(), "it has just been heard"
+    deaf.over = deaf.hears = True
+    assert not turning()
+    served.carrier._loop = real
+    close(served)
+    assert turning()

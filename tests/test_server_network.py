@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from mbcore import ModbusRtuFramer
 from mbcore.control import server_blocks
 from mbcore.errors import ConfigurationError
-from mbcore.server import ModbusTcpProtocol, StartTcpServer, factory, running
+from mbcore.server import ModbusTcpProtocol, StartTcpServer, factory, network, running
 
 pytestmark = pytest.mark.live
 
@@ -392,3 +392,47 @@ def test_under_a_real_reactor(stop):
     assert sorted(ending) == ["b''", "cancelled"]
 
 
+
+
+class Deaf:
+    """A loop that hears nothing, until it is told to."""
+
+    over = False
+    hears = False
+
+    def __init__(self, loop):
+        self._loop = loop
+
+    def knock(self):
+        return self.hears
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+def test_a_loop_that_turns_is_told_from_one_that_hangs(serve, reactor):
+    handle = serve().handle
+    for _ in range(20):
+        assert handle.alive
+    [carrier] = reactor.readers
+    now = [1000.0]
+    handle.factory.seconds = lambda: now[0]
+    real, deaf = carrier.loop, Deaf(carrier.loop)
+    carrier.loop = deaf
+    deaf.hears = True
+    assert handle.alive
+    deaf.hears = False
+    for passed, alive in ((0, True), (network.DEAF, True), (network.DEAF + 0.1, False)):
+        now[0] = 1000 + passed
+        assert handle.alive is alive, passed
+    deaf.hears = True
+    assert handle.alive
+    deaf.over = True
+    assert not handle.alive
+    carrier.loop = real
+
+
+def test_a_server_that_is_stopped_is_not_alive(reactor):
+    served = Served(reactor)
+    served.stop()
+    assert not served.handle.alive
