@@ -84,16 +84,16 @@ class Report:
         return "\n".join(lines)
 
 
-def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Callable[[str], Trial] = try_port) -> Report:
+def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Callable[[str], Trial] | None = None) -> Report:
     """Look at the machine and at one port.
 
     :param hat: the board that the user has; None: a port without a profile
     :param port: its name; None: the board's, or the one that a server would most likely be given
-    :param trial: opens the port; called only where nobody else has it open
+    :param trial: opens the port, which is done only where nobody else has it open; None: :func:`try_port`
     :raises ConfigurationError: when the board does not fit the machine
     """
     report = Report(machine.model, machine.system, machine.kernel, "")
-    look = _Examination(machine, hat, report.findings, trial)
+    look = _Examination(machine, hat, report.findings, trial or try_port)
     look.at_power()
     name = port or look.find_port()
     report.port = name

@@ -121,7 +121,7 @@ def plan_install(machine: Machine, name: str, words: Sequence[str], program: Seq
     :raises ConfigurationError: when there are no words, or a service can't get at the program
     """
     environment = f"{FOLDER}/{check_name(name)}.env"
-    steps: list[Step] = [File(UNIT, unit(machine, program, package))]
+    steps: list[Step] = []
     adapter = None
     if words:
         device = next((word for word in words if word.startswith("/dev/")), "")
@@ -133,7 +133,7 @@ def plan_install(machine: Machine, name: str, words: Sequence[str], program: Seq
         steps.append(File(environment, _environment(name, words)))
     elif not machine.exists(environment):
         raise ConfigurationError(f"say what {name} is to serve: mbcore service install {name} rtu /dev/ttyUSB0 -b 19200")
-    steps.append(("systemctl", "daemon-reload"))
+    steps += [File(UNIT, unit(machine, program, package)), ("systemctl", "daemon-reload")]
     if adapter:
         steps.append(File(f"{RULES}/60-mbcore-{name}.rules", udev_rule(name, adapter)))
         steps += [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]

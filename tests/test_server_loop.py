@@ -21,6 +21,7 @@ from mbcore.server import loop, rs485
 from mbcore.server.line import Line
 from mbcore.server.loop import LoopCarrier
 from mbcore.server.port import SettingError
+from mbcore.server.running import RunningServer
 from mbcore.server.serial import ModbusSerialFactory
 
 pytestmark = pytest.mark.live
@@ -453,6 +454,20 @@ reactor.run()
 
 def test_a_process_that_becomes_a_daemon_before_its_reactor_runs_is_not_deaf():
     assert run_python(DAEMON % ASKED.hex()) == wrap_rtu(pdu("03 02 0000")).hex() + "\n"
+
+
+def test_a_line_that_is_lost_for_good_is_not_alive(serve):
+    served = serve()
+    line = served.factory.line = Line(served.factory, served.carrier, reopen=False)
+    line.open()
+    handle = RunningServer("serial", served.factory, served.name, [line.close])
+    assert handle.alive
+    served.unplug()
+    while line.state == "open":
+        served.turn()
+    assert line.state == "closed"
+    assert not handle.alive
+    handle.stop()
 
 
 class Deaf:
