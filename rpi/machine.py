@@ -137,7 +137,7 @@ class Machine:
     @cached_property
     def model(self) -> str:
         """The board's name, as its firmware gives it; empty where there is none."""
-        # Not /proc/device-tree, which a service without the rest of /proc does not see.
+        # What /proc/device-tree is a link to.
         return self.read("/sys/firmware/devicetree/base/model")
 
     @cached_property

@@ -64,7 +64,6 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
-ProcSubset=pid
 StateDirectory=mbcore/%i
 UMask=0077
 LockPersonality=yes
