@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusRtuFramer
 from mbcore.errors import ConfigurationError
-from mbcore.server import loop, rs485
+from mbcore.server import loop, rs485, thread
 from mbcore.server.line import Line
 from mbcore.server.loop import LoopCarrier
 from mbcore.server.port import SettingError
@@ -474,16 +474,10 @@ class Deaf:
     """A loop that hears nothing, until it is told to."""
 
     over = False
-    hears = False
-
-    def __init__(self, loop):
-        self._loop = loop
+    hears = True
 
     def knock(self):
         return self.hears
-
-    def __getattr__(self, name):
-        return getattr(self._loop, name)
 
 
 def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
@@ -495,12 +489,11 @@ def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
         assert turning()
     now = [1000.0]
     served.factory.seconds = lambda: now[0]
-    real, deaf = served.carrier._loop, Deaf(served.carrier._loop)
-    served.carrier._loop = deaf
-    deaf.hears = True
+    held, real, deaf = served.carrier._thread, served.carrier._thread._loop, Deaf()
+    held._loop = deaf
     assert turning()
     deaf.hears = False
-    longest = loop.DEAF + loop.LONGEST_REPLY * served.factory.settings.character_time
+    longest = thread.DEAF + loop.LONGEST_REPLY * served.factory.settings.character_time
     for passed, alive in ((0, True), (longest, True), (longest + 0.1, False)):
         now[0] = 1000 + passed
         assert turning() is alive, passed
@@ -510,6 +503,6 @@ def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
     assert turning(), "it has just been heard"
     deaf.over = deaf.hears = True
     assert not turning()
-    served.carrier._loop = real
+    held._loop = real
     close(served)
     assert turning()
