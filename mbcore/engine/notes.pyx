@@ -11,6 +11,20 @@ cdef enum:
     NOTES = 64
 
 
+cdef void take_pdu(note_t* note) noexcept nogil:
+    """Have the exchange point into the note itself."""
+    cdef exchange_t* exchange = &note.exchange
+    memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
+    if exchange.request.data != NULL:
+        exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
+    exchange.frame.pdu = note.pdu
+
+
+cdef void copy_note(note_t* note, const note_t* noted) noexcept nogil:
+    note[0] = noted[0]
+    take_pdu(note)
+
+
 cdef class Notes:
     """A ring of notes."""
 
@@ -25,26 +39,23 @@ cdef class Notes:
     cdef bint write(self, Session session) noexcept nogil:
         """Note the write that `session` has stopped at; False where the observers are too far behind."""
         cdef note_t* note = &self.ring[self.written % NOTES]
-        cdef exchange_t* exchange = &note.exchange
         if self.written - look(&self.told) == NOTES:
             return False
-        exchange[0] = session.exchange
+        note.exchange = session.exchange
         memcpy(note.executed, session.executed, sizeof(note.executed))
-        memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
-        if exchange.request.data != NULL:
-            exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
-        exchange.frame.pdu = note.pdu
+        take_pdu(note)
         show(&self.written, self.written + 1)
         return True
 
     cdef int tell(self, Session session) except -1:
-        """Tell the observers of `session`'s store of all that is noted by now, each write once, whatever they raise."""
+        """Tell the observers of `session`'s store of all that is noted by now, each write once, whatever they raise.
+
+        An observer may have the rest told, as one does that stops the server.
+        """
         cdef unsigned int last = look(&self.written)
-        cdef note_t* note
-        while self.told != last:
-            note = &self.ring[self.told % NOTES]
-            try:
-                session.tell_observers(&note.exchange, note.executed)
-            finally:
-                show(&self.told, self.told + 1)
+        cdef note_t note
+        while <int> (last - self.told) > 0:
+            copy_note(&note, &self.ring[self.told % NOTES])
+            show(&self.told, self.told + 1)
+            session.tell_observers(&note.exchange, note.executed)
         return 0

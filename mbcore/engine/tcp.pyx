@@ -294,10 +294,14 @@ cdef class TcpLoop:
             self.notes.tell(self.sessions[0])
             # What is asked later rings again: the reactor has its turn in between.
             for _ in range(self.asked.count()):
-                self.asked.get(&errand)
-                # What comes before it in order is told.
-                self.notes.tell(<Session> errand.session)
-                self.run_errand(errand)
+                # A user's code may have had the rest done, as one does that stops the server.
+                if not self.asked.get(&errand):
+                    break
+                # What comes before it in order is told, whatever that raises.
+                try:
+                    self.notes.tell(<Session> errand.session)
+                finally:
+                    self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions()
         except BaseException:
@@ -317,7 +321,11 @@ cdef class TcpLoop:
         errand.index = self.waiting.pop(session)
         errand.asked = errand.need = PYTHON
         errand.session = <void*> session
-        return self.answer(errand)
+        try:
+            self.notes.tell(session)
+        finally:
+            waits = self.answer(errand)
+        return waits
 
     def give_up(self, Session session not None):
         """A user's code has not answered in time; whether the session waits for another answer."""
