@@ -3,6 +3,7 @@
 # make lint    style, types and stubs
 # make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
 # make soak    100,000 polls on simulated RS-485 lines of every kind (ARGS goes to tests/bus/soak.py)
+# make storm   30 minutes of every kind of client over the compiled loops (ARGS goes to tests/storm/run.py; --sanitize address, thread)
 # make wheel   sdist and wheel into dist/
 # make clean   remove all that was built, .venv too
 #
@@ -16,7 +17,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak wheel clean
+.PHONY: demo test lint bench soak storm wheel clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -35,6 +36,9 @@ bench: $(VENV)/.with-test
 
 soak: $(VENV)/.with-test
 	$(RUN) tests/bus/soak.py $(ARGS)
+
+storm: $(VENV)/.with-dev
+	$(RUN) tests/storm/run.py $(ARGS)
 
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*
