@@ -39,8 +39,10 @@ def write(number):
 class Client:
     """A connection to the loop."""
 
-    def __init__(self, address, buffer=None):
+    def __init__(self, address, buffer=None, source=None):
         self.socket = socket.socket()
+        if source:
+            self.socket.bind((source, 0))
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.settimeout(PATIENCE)
@@ -76,7 +78,9 @@ class Client:
 class Served:
     """A loop that runs on a port of its own. `attending`: the test's thread does what it wants of Python, while it waits."""
 
-    def __init__(self, context=None, framer=ModbusSocketFramer, *, most=10, idle=0.0, admit=None, start=True, send_buffer=None, **options):
+    def __init__(
+        self, context=None, framer=ModbusSocketFramer, *, most=10, idle=0.0, per_host=0, admit=None, start=True, send_buffer=None, **options
+    ):
         self.context = store() if context is None else context
         self.framer, self.options = framer, options
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -84,7 +88,10 @@ class Served:
         if send_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.sessions, self.changed, self.clients, self.slips = [], [], [], []
-        self.loop = TcpLoop(self.listener.fileno(), self.new_session, most, idle, admit=admit)
+        self.told = []
+        self.loop = TcpLoop(
+            self.listener.fileno(), self.new_session, most, idle, per_host=per_host, admit=admit, told=self.told.append
+        )
         self.thread = threading.Thread(target=self._run)
         if start:
             self.thread.start()
@@ -101,8 +108,8 @@ class Served:
         self.sessions.append(session)
         return session
 
-    def connect(self, **options):
-        self.clients.append(Client(self.listener.getsockname(), **options))
+    def connect(self, source="127.0.0.1", **options):
+        self.clients.append(Client(self.listener.getsockname(), source=source, **options))
         return self.clients[-1]
 
     def attend(self):
@@ -414,6 +421,95 @@ def test_descriptors_that_run_out_are_waited_for():
     assert lines[1].endswith("True")
     assert int(lines[1].split()[0]) < 5
     assert lines[2] == "[12, 12, 12, 12] 5"
+
+
+def test_the_connections_of_one_host_make_room_among_themselves(serve):
+    served = serve(per_host=2)
+    others = [served.connect(source="127.0.0.2"), served.connect(source="127.0.0.3")]
+    for client in others:
+        served.ask(client, READ, ANSWER)
+    mine = []
+    for _ in range(4):
+        mine.append(served.connect())
+        served.ask(mine[-1], READ, ANSWER)
+    for client in mine[:2]:
+        assert client.is_closed()
+    for client in others + mine[2:]:
+        served.ask(client, READ, ANSWER)
+    assert (served.loop.count, served.loop.evicted) == (4, 2)
+
+
+def fill(client, request):
+    """Ask until neither side's kernel takes more."""
+    client.socket.setblocking(False)
+    while select.select([], [client.socket], [], 0.3)[1]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client.socket.send(request * 100)
+    client.socket.settimeout(PATIENCE)
+
+
+def test_a_client_that_is_to_go_and_does_not_read_is_cut(serve):
+    served = serve(send_buffer=4096)
+    deaf, other = served.connect(buffer=4096), served.connect()
+    served.ask(other, READ, ANSWER)
+    fill(deaf, wrap_socket(pdu("03 0000 007D")))
+    before = time.monotonic()
+    served.loop.disconnect()
+    served.attend_until(lambda: not served.loop.count)
+    assert time.monotonic() - before >= 0.4
+    assert other.is_closed()
+    served.ask(served.connect(), READ, ANSWER)
+
+
+def test_all_are_closed_that_there_are(serve):
+    """Also those that wait for Python, and for being let in."""
+    asked = Asked()
+    served = serve(store(hr=asked))
+    idle, standing = served.connect(), served.connect()
+    served.ask(idle, COILS, COILS_ANSWER)
+    standing.say(wrap_socket(READ))
+    served.attend_until(lambda: served.changed)
+    served.loop.disconnect()
+    served.attend_until(lambda: not served.loop.count and asked.calls[0][-1].called)
+    assert idle.is_closed()
+    assert standing.is_closed()
+    served.ask(served.connect(), COILS, COILS_ANSWER)
+
+
+def test_python_is_told_of_connections_in_order_and_holds_up_nobody_for_long(serve):
+    served = serve(most=2)
+    served.loop.trace(True)
+    first = served.connect()
+    first.say(wrap_socket(READ))
+    assert first.hear(11) == wrap_socket(ANSWER)
+    assert served.told == []
+    # Far more than can be kept for Python; the kernel keeps the rest waiting.
+    for _ in range(100):
+        served.connect()
+    until(lambda: served.loop.accepted > 10 and sleeps(served.thread_id))
+    assert served.loop.accepted < 60
+    served.attend_until(lambda: served.loop.accepted == 101)
+    served.attend_until(lambda: len(served.told) == 200)
+    assert served.told == [True, True] + [False, True] * 99
+    served.loop.trace(False)
+    served.ask(served.connect(), READ, ANSWER)
+    assert len(served.told) == 200
+
+
+def test_new_sessions_for_the_connections_to_come(serve):
+    served = serve()
+    before = served.connect()
+    served.ask(before, READ, ANSWER)
+    for _ in range(20):
+        served.loop.renew()
+        served.framer = ModbusRtuFramer if served.framer is ModbusSocketFramer else ModbusSocketFramer
+        client = served.connect()
+        wrap = wrap_rtu if served.framer is ModbusRtuFramer else wrap_socket
+        client.say(wrap(READ))
+        assert served.hear(client, len(wrap(ANSWER))) == wrap(ANSWER)
+        client.socket.close()
+    served.ask(before, READ, ANSWER)
 
 
 # ---- who is let in --------------------------------------------------------------------------------------------------------------------
@@ -955,6 +1051,29 @@ def test_an_end_cancels_what_a_users_code_owes(serve):
     assert served.changed == [session]
     assert not session.waiting
     assert asked.calls[0][-1].called, "with CancelledError"
+
+
+def test_answers_that_are_ready_go_out_at_the_end(serve):
+    served = serve(store(hr=Told()))
+    clients = [served.connect() for _ in range(5)]
+    for client in clients:
+        client.say(wrap_socket(READ))
+    until(lambda: served.loop.accepted == 5 and sleeps(served.thread_id))
+    served.attend()
+    served.loop.stop()
+    for client in clients:
+        assert client.hear(11) == wrap_socket(pdu("03 02 1234"))
+        assert client.is_closed()
+
+
+def test_an_end_does_not_wait_for_a_client_that_does_not_read(serve):
+    served = serve(send_buffer=4096)
+    deaf = served.connect(buffer=4096)
+    fill(deaf, wrap_socket(pdu("03 0000 007D")))
+    served.loop.stop()
+    served.join()
+    served.attend()
+    assert served.loop.count == 0
 
 
 def test_an_end_before_the_beginning(serve):
