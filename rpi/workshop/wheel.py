@@ -20,10 +20,12 @@ MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "armv6l": "EM_ARM"}
 # What the wheels' glibc may be at least, as in manylinux_2_17.
 GLIBC = (2, 17)
 # The instructions of ARMv6K and of VFPv2, without a condition; all that is not here came later, or has no place in a module.
-_INTEGER = """adc add and asr b bic bl blx bx clz cmn cmp eor ldm ldmda ldmdb ldmib ldr ldrb ldrd ldrex ldrexb ldrexd ldrexh ldrh ldrsb
-    ldrsh lsl lsr mcr mla mov mrc mul mvn nop orr pkhbt pkhtb pld pop push rev rev16 revsh ror rrx rsb rsc sbc smla[bt][bt] smlal smmla smmls
-    smmul smul[bt][bt] smull ssat stm stmda stmdb stmib str strb strd strex strexb strexd strexh strh sub sxtab sxtah sxtb sxth teq tst umaal
-    umlal umull usat uxtab uxtah uxtb uxth"""
+_INTEGER = """
+    adc add and asr b bic bl blx bx clz cmn cmp eor ldm ldmda ldmdb ldmib ldr ldrb ldrd ldrex ldrexb ldrexd ldrexh ldrh ldrsb
+    ldrsh lsl lsr mcr mla mov mrc mul mvn nop orr pkhbt pkhtb pld pop push rev rev16 revsh ror rrx rsb rsc sbc smla[bt][bt] smlal
+    smmla smmls smmul smul[bt][bt] smull ssat stm stmda stmdb stmib str strb strd strex strexb strexd strexh strh sub sxtab sxtah
+    sxtb sxth teq tst umaal umlal umull usat uxtab uxtah uxtb uxth
+"""
 _FLOAT = """vabs vadd vcmp vcmpe vcvt vcvtr vdiv vldmdb vldmia vldr vmla vmls vmov vmrs vmsr vmul vneg vnmla vnmls vnmul vpop vpush vsqrt
     vstmdb vstmia vstr vsub"""
 _CONDITION = "(eq|ne|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?"
