@@ -88,5 +88,7 @@ SYSTEMS = {
         System("trixie", "arm64", "3.13", "qemu-aarch64-static", "cortex-a72"),
         System("bookworm", "arm64", "3.11", "qemu-aarch64-static", "cortex-a72"),
         System("trixie", "armhf", "3.13", "qemu-arm-static", "cortex-a7"),
+        # The processor of Pi 1 and Zero; Debian's armhf does not start on it.
+        System("bookworm", "armel", "3.11", "qemu-arm-static", "arm1176"),
     )
 }
