@@ -15,7 +15,7 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 #: The largest wheel, bytes.
 LIMIT = 1_000_000
 #: What of a package is of use where it is installed.
-INSTALLED = {".py", ".pyi", ".pxd", ".so", ".typed"}
+INSTALLED = {".py", ".pyi", ".pxd", ".so", ".toml", ".typed"}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "armv6l": "EM_ARM"}
 # What the wheels' glibc may be at least, as in manylinux_2_17.
 GLIBC = (2, 17)
@@ -69,10 +69,11 @@ def complaints(path: Path, arch: str, modules: set[str], linked: Path):
         for name in sorted(modules ^ compiled):
             yield f"{name}: {'missing' if name in modules else 'there is no such module'}"
         for name in names:
-            top = PurePosixPath(name).parts[0]
+            parts, suffix = PurePosixPath(name).parts, PurePosixPath(name).suffix
+            top = parts[0]
             if top != "mbcore" and not top.endswith(".dist-info"):
                 yield f"{name} is installed outside of mbcore/"
-            elif top == "mbcore" and PurePosixPath(name).suffix not in INSTALLED:
+            elif top == "mbcore" and (suffix not in INSTALLED or {"workshop", "emulated"} & set(parts)):
                 yield f"{name} has no use in an installed package"
         for name in sorted(name for name in names if name.endswith(".so")):
             data = archive.read(name)
