@@ -13,12 +13,12 @@ import pytest
 
 CASES = 3
 _WHY = pytest.StashKey[Counter]()
-#: what is left out in any case, and why: patterns of test ids
+#: what is left out in any case, and why: patterns of test ids, and fixtures
 LEFT_OUT = {
     "tests/test_house.py::*": "reads the sources, runs nothing",
     "tests/test_bench.py::*": "benchmarks are compiled for and run on this machine",
-    "tests/test_live_direction.py::*": "the library that records system calls is this machine's and can't be loaded there",
 }
+FIXTURES = {"shim": "the library that records system calls is compiled for this machine and can't be loaded there"}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config, items):
     for its_items in cases.values():
         running = []
         for item in its_items:
-            reason = reason_against(item.nodeid)
+            reason = reason_against(item)
             if reason:
                 why[reason] += 1
             else:
@@ -48,8 +48,11 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"left out: {count:5} {reason}")
 
 
-def reason_against(test):
-    return next((reason for pattern, reason in LEFT_OUT.items() if fnmatch(test.replace("[", "("), pattern)), None)
+def reason_against(item):
+    """Why a test can't run there; None where it can."""
+    reasons = [reason for pattern, reason in LEFT_OUT.items() if fnmatch(item.nodeid.partition("[")[0], pattern)]
+    reasons += [reason for fixture, reason in FIXTURES.items() if fixture in item.fixturenames]
+    return reasons[0] if reasons else None
 
 
 def thinned(items, most):
