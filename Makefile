@@ -3,7 +3,11 @@
 # make lint    style, types and stubs
 # make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
 # make soak    100,000 polls on simulated RS-485 lines of every kind (ARGS goes to tests/bus/soak.py)
+# make storm   30 minutes of every kind of client over the compiled loops (ARGS goes to tests/storm/run.py; --sanitize address, thread)
 # make wheel   sdist and wheel into dist/
+# make wheels-arm    wheels for every Pi into dist/pi/, cross-built, checked, built a second time and compared
+# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6)
+# make bundle        archives for boards without a network into dist/pi/; test-bundle installs one in an emulated system
 # make clean   remove all that was built, .venv too
 #
 # Everything runs on the wheel in .venv, never on the tree. The wheel is built again when a source is newer.
@@ -16,7 +20,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak wheel clean
+.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -36,9 +40,30 @@ bench: $(VENV)/.with-test
 soak: $(VENV)/.with-test
 	$(RUN) tests/bus/soak.py $(ARGS)
 
+storm: $(VENV)/.with-dev
+	$(RUN) tests/storm/run.py $(ARGS)
+
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*
 	$(RUN) -m build --outdir dist .
+
+# With -P they would not find rpi/workshop.
+wheels-arm:
+	$(require)
+	$(PYTHON) rpi/build-wheels --check-reproducible
+
+test-arm:
+	$(PYTHON) rpi/test-wheels $(ARGS)
+
+test-arm-all:
+	$(PYTHON) rpi/build-wheels armel
+	$(PYTHON) rpi/test-wheels $(ARGS) bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel
+
+bundle:
+	$(PYTHON) rpi/bundle $(ARGS)
+
+test-bundle:
+	$(PYTHON) rpi/test-bundle $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist mbcore.egg-info

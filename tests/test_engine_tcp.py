@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from adu import pdu, refused, run_python, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
+from adu import block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
 from test_answers_later import Asked
 from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
@@ -39,8 +39,10 @@ def write(number):
 class Client:
     """A connection to the loop."""
 
-    def __init__(self, address, buffer=None):
+    def __init__(self, address, buffer=None, source=None):
         self.socket = socket.socket()
+        if source:
+            self.socket.bind((source, 0))
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.settimeout(PATIENCE)
@@ -76,7 +78,9 @@ class Client:
 class Served:
     """A loop that runs on a port of its own. `attending`: the test's thread does what it wants of Python, while it waits."""
 
-    def __init__(self, context=None, framer=ModbusSocketFramer, *, most=10, idle=0.0, admit=None, start=True, send_buffer=None, **options):
+    def __init__(
+        self, context=None, framer=ModbusSocketFramer, *, most=10, idle=0.0, per_host=0, admit=None, start=True, send_buffer=None, **options
+    ):
         self.context = store() if context is None else context
         self.framer, self.options = framer, options
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -84,7 +88,10 @@ class Served:
         if send_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.sessions, self.changed, self.clients, self.slips = [], [], [], []
-        self.loop = TcpLoop(self.listener.fileno(), self.new_session, most, idle, admit=admit)
+        self.told = []
+        self.loop = TcpLoop(
+            self.listener.fileno(), self.new_session, most, idle, per_host=per_host, admit=admit, told=self.told.append
+        )
         self.thread = threading.Thread(target=self._run)
         if start:
             self.thread.start()
@@ -101,8 +108,8 @@ class Served:
         self.sessions.append(session)
         return session
 
-    def connect(self, **options):
-        self.clients.append(Client(self.listener.getsockname(), **options))
+    def connect(self, source="127.0.0.1", **options):
+        self.clients.append(Client(self.listener.getsockname(), source=source, **options))
         return self.clients[-1]
 
     def attend(self):
@@ -416,6 +423,95 @@ def test_descriptors_that_run_out_are_waited_for():
     assert lines[2] == "[12, 12, 12, 12] 5"
 
 
+def test_the_connections_of_one_host_make_room_among_themselves(serve):
+    served = serve(per_host=2)
+    others = [served.connect(source="127.0.0.2"), served.connect(source="127.0.0.3")]
+    for client in others:
+        served.ask(client, READ, ANSWER)
+    mine = []
+    for _ in range(4):
+        mine.append(served.connect())
+        served.ask(mine[-1], READ, ANSWER)
+    for client in mine[:2]:
+        assert client.is_closed()
+    for client in others + mine[2:]:
+        served.ask(client, READ, ANSWER)
+    assert (served.loop.count, served.loop.evicted) == (4, 2)
+
+
+def fill(client, request):
+    """Ask until neither side's kernel takes more."""
+    client.socket.setblocking(False)
+    while select.select([], [client.socket], [], 0.3)[1]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client.socket.send(request * 100)
+    client.socket.settimeout(PATIENCE)
+
+
+def test_a_client_that_is_to_go_and_does_not_read_is_cut(serve):
+    served = serve(send_buffer=4096)
+    deaf, other = served.connect(buffer=4096), served.connect()
+    served.ask(other, READ, ANSWER)
+    fill(deaf, wrap_socket(pdu("03 0000 007D")))
+    before = time.monotonic()
+    served.loop.disconnect()
+    served.attend_until(lambda: not served.loop.count)
+    assert time.monotonic() - before >= 0.4
+    assert other.is_closed()
+    served.ask(served.connect(), READ, ANSWER)
+
+
+def test_all_are_closed_that_there_are(serve):
+    """Also those that wait for Python, and for being let in."""
+    asked = Asked()
+    served = serve(store(hr=asked))
+    idle, standing = served.connect(), served.connect()
+    served.ask(idle, COILS, COILS_ANSWER)
+    standing.say(wrap_socket(READ))
+    served.attend_until(lambda: served.changed)
+    served.loop.disconnect()
+    served.attend_until(lambda: not served.loop.count and asked.calls[0][-1].called)
+    assert idle.is_closed()
+    assert standing.is_closed()
+    served.ask(served.connect(), COILS, COILS_ANSWER)
+
+
+def test_python_is_told_of_connections_in_order_and_holds_up_nobody_for_long(serve):
+    served = serve(most=2)
+    served.loop.trace(True)
+    first = served.connect()
+    first.say(wrap_socket(READ))
+    assert first.hear(11) == wrap_socket(ANSWER)
+    assert served.told == []
+    # Far more than can be kept for Python; the kernel keeps the rest waiting.
+    for _ in range(100):
+        served.connect()
+    until(lambda: served.loop.accepted > 10 and sleeps(served.thread_id))
+    assert served.loop.accepted < 60
+    served.attend_until(lambda: served.loop.accepted == 101)
+    served.attend_until(lambda: len(served.told) == 200)
+    assert served.told == [True, True] + [False, True] * 99
+    served.loop.trace(False)
+    served.ask(served.connect(), READ, ANSWER)
+    assert len(served.told) == 200
+
+
+def test_new_sessions_for_the_connections_to_come(serve):
+    served = serve()
+    before = served.connect()
+    served.ask(before, READ, ANSWER)
+    for _ in range(20):
+        served.loop.renew()
+        served.framer = ModbusRtuFramer if served.framer is ModbusSocketFramer else ModbusSocketFramer
+        client = served.connect()
+        wrap = wrap_rtu if served.framer is ModbusRtuFramer else wrap_socket
+        client.say(wrap(READ))
+        assert served.hear(client, len(wrap(ANSWER))) == wrap(ANSWER)
+        client.socket.close()
+    served.ask(before, READ, ANSWER)
+
+
 # ---- who is let in --------------------------------------------------------------------------------------------------------------------
 
 
@@ -532,6 +628,32 @@ def test_a_custom_function_is_answered(serve):
     served.ask(client, pdu("37 0000 0011"), refused(0x37, 6))
     client.say(wrap_socket(pdu("37 0000 0010")))
     served.ask(client, READ, ANSWER)
+
+
+@pytest.mark.parametrize("request_pdu", [READ, write(7), pdu("37 0000 0003")], ids=["read", "write", "custom"])
+def test_a_unit_that_is_taken_out_while_python_is_asked_answers_no_more_and_no_other_one_for_it(serve, request_pdu):
+    told = Told()
+    context = units(u1=image(hr=block([5, 6, 7])), u2=image(hr=told))
+    served = serve(context, decoder=decoder_of(SumRequest))
+    client = served.connect()
+    client.say(wrap_socket(request_pdu, 2))
+    assert served.wants_python()
+    del context[2]
+    expected = wrap_socket(refused(request_pdu[0], 0x0B), 2)
+    assert served.hear(client, len(expected)) == expected
+    assert context[1].getValues(3, 0, 3) == [5, 6, 7]
+    assert not told.threads
+
+
+def test_the_only_unit_may_be_another_one_when_python_is_asked_for_the_device_itself(serve):
+    context = units(u1=image(hr=Told()))
+    served = serve(context)
+    client = served.connect()
+    client.say(wrap_socket(READ, 255))
+    assert served.wants_python()
+    context[2] = image(hr=block([6]))
+    del context[1]
+    assert served.hear(client, 11) == wrap_socket(pdu("03 02 0006"), 255)
 
 
 def test_a_block_that_raises_is_told_and_answered(serve):
@@ -732,6 +854,82 @@ def test_an_observer_that_stops_the_loop_hears_of_the_last_writes_once(serve):
     assert [values for *_, values in heard] == [[number] for number in [*range(NOTES), NOTES + 2]]
 
 
+def test_what_a_late_answer_writes_is_heard_of_behind_what_was_written_before(serve):
+    asked = Asked(later=("setValues",))
+    served = serve(units(u1=image(hr=asked), u2=image(hr=block([0] * 3))))
+    heard = []
+    served.context.add_observer(lambda unit, *_: heard.append(unit))
+    late, other = served.connect(), served.connect()
+    late.say(wrap_socket(write(1), 1))
+    served.attend_until(lambda: asked.calls)
+    other.say(wrap_socket(write(2), 2))
+    other.hear(12)
+    asked.answer(None)
+    late.hear(12)
+    assert heard == [2, 1]
+
+
+def test_an_observer_that_wants_the_program_to_end_costs_nobody_an_answer(serve):
+    """Its write is noted while a user's block, which stands before another one that is asked, has the turn."""
+    slips = [KeyboardInterrupt()]
+
+    def observer(*_):
+        if slips:
+            raise slips.pop()
+
+    def outcome(count):
+        if slips:
+            served.connect().say(wrap_socket(write(7), 2))
+            until(lambda: served.context[2].getValues(3, 1, 1) == [7])
+            until(lambda: sleeps(served.thread_id))
+        return [5] * count
+
+    served = serve(units(u1=image(hr=Told(outcome)), u2=image(hr=block([0] * 3))))
+    served.context.add_observer(observer)
+    first, second = served.connect(), served.connect()
+    for client in (first, second):
+        client.say(wrap_socket(READ))
+    assert served.wants_python()
+    until(lambda: sleeps(served.thread_id))
+    with pytest.raises(KeyboardInterrupt):
+        served.attend()
+    for client in (first, second):
+        assert served.hear(client, 11) == wrap_socket(ANSWER)
+
+
+@pytest.mark.parametrize("place", ["an observer", "a block"])
+def test_python_is_asked_once_where_it_asks_for_its_turn_in_its_turn(serve, place):
+    """As a user's code does that stops the server."""
+    heard, asked = [], []
+
+    def observer(_unit, _table, _address, values):
+        heard.append(*values)
+        if place == "an observer":
+            served.attend()
+
+    def outcome(count):
+        asked.append(count)
+        if place == "a block":
+            served.attend()
+        return [5] * count
+
+    served = serve(units(u1=image(hr=Told(outcome)), u2=image(hr=block([0] * 3))))
+    served.context.add_observer(observer)
+    writer = served.connect()
+    readers = [served.connect() for _ in range(3)]
+    for number in range(5):
+        writer.say(wrap_socket(write(number), 2))
+        writer.hear(12)
+    for reader in readers:
+        reader.say(wrap_socket(READ))
+    until(lambda: sleeps(served.thread_id))
+    served.attend()
+    for reader in readers:
+        assert served.hear(reader, 11) == wrap_socket(ANSWER)
+    assert heard == [0, 1, 2, 3, 4]
+    assert asked == [1] * 3
+
+
 def test_an_observer_that_fails_loses_nothing_and_is_told_once(serve):
     context, heard = watched()
     failing = [KeyboardInterrupt(), ValueError()]
@@ -853,6 +1051,29 @@ def test_an_end_cancels_what_a_users_code_owes(serve):
     assert served.changed == [session]
     assert not session.waiting
     assert asked.calls[0][-1].called, "with CancelledError"
+
+
+def test_answers_that_are_ready_go_out_at_the_end(serve):
+    served = serve(store(hr=Told()))
+    clients = [served.connect() for _ in range(5)]
+    for client in clients:
+        client.say(wrap_socket(READ))
+    until(lambda: served.loop.accepted == 5 and sleeps(served.thread_id))
+    served.attend()
+    served.loop.stop()
+    for client in clients:
+        assert client.hear(11) == wrap_socket(pdu("03 02 1234"))
+        assert client.is_closed()
+
+
+def test_an_end_does_not_wait_for_a_client_that_does_not_read(serve):
+    served = serve(send_buffer=4096)
+    deaf = served.connect(buffer=4096)
+    fill(deaf, wrap_socket(pdu("03 0000 007D")))
+    served.loop.stop()
+    served.join()
+    served.attend()
+    assert served.loop.count == 0
 
 
 def test_an_end_before_the_beginning(serve):

@@ -1,5 +1,6 @@
 """The compiled loop as the carrier of a TCP server: what it wants of the reactor, who is served by it, and that it leaves nothing open."""
 
+import errno
 import logging
 import select
 import socket
@@ -10,17 +11,20 @@ import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_rtu, wrap_socket
 from doubles import Reactor
 from test_answers_later import Asked
+from test_custom_functions import SumRequest
 from test_engine_serial import Told, raising, until
 from test_engine_tcp import Client, Stubborn
+from test_engine_udp import Client as UdpClient
 from twisted.internet.error import ConnectionLost
 from twisted.internet.tcp import Port
+from twisted.internet.udp import Port as DatagramPort
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from mbcore import ModbusRtuFramer
 from mbcore.control import server_blocks
 from mbcore.errors import ConfigurationError
-from mbcore.server import ModbusTcpProtocol, StartTcpServer, factory, running, thread
+from mbcore.server import ModbusTcpProtocol, StartTcpServer, StartUdpServer, factory, running, thread
 
 pytestmark = pytest.mark.live
 
@@ -35,6 +39,11 @@ class ListeningReactor(Reactor):
 
     def listenTCP(self, port, factory, backlog=50, interface=""):
         self.ports.append(Port(port, factory, backlog, interface, self))
+        self.ports[-1].startListening()
+        return self.ports[-1]
+
+    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):
+        self.ports.append(DatagramPort(port, protocol, interface, maxPacketSize, self))
         self.ports[-1].startListening()
         return self.ports[-1]
 
@@ -346,6 +355,392 @@ def test_a_system_that_gives_no_more_threads(reactor, monkeypatch):
     assert not server_blocks
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address.host, address.port))
+
+
+# ---- when the loop begins -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_begins_with_the_reactor(reactor):
+    reactor.running = False
+    served = Served(reactor)
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    assert threading.active_count() == len([thread for thread in threading.enumerate() if not thread.name.startswith("mbcore")])
+    reactor.running = True
+    for function, args, kwargs in reactor.whenRunningHooks:
+        function(*args, **kwargs)
+    assert client.hear(11) == wrap_socket(ANSWER)
+    served.stop()
+
+
+def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
+    reactor.running = False
+    Served(reactor).stop()
+    for function, args, kwargs in reactor.whenRunningHooks:
+        function(*args, **kwargs)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mbcore")]
+
+
+def test_a_system_that_gives_no_thread_later_has_twisted(reactor, monkeypatch, caplog):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    reactor.running = False
+    served = Served(reactor)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for function, args, kwargs in reactor.whenRunningHooks:
+        function(*args, **kwargs)
+    assert served.handle.engine is False
+    assert reactor.readers == set(reactor.ports)
+    assert "has no thread of its own (can't start new thread): Twisted carries its bytes" in caplog.text
+    served.stop()
+
+
+# ---- what a script does later ---------------------------------------------------------------------------------------------------------
+
+
+def test_connections_are_told_of_in_order(reactor, caplog):
+    told = []
+
+    def trace_connect(connected):
+        told.append(connected)
+        if len(told) == 1:
+            raise ValueError("a slip")
+
+    served = Served(reactor, trace_connect=trace_connect, max_connections=2)
+    for _ in range(3):
+        served.ask(served.connect(), READ, ANSWER)
+    served.clients[1].socket.close()
+    until(lambda: reactor.turn(0.01) or len(told) == 5)
+    assert told == [True, True, False, True, False]
+    assert "trace_connect failed" in caplog.text
+    served.stop()
+    assert told == [True, True, False, True, False, False]
+
+
+def test_a_hook_that_is_set_later_is_told_from_then_on(serve, reactor):
+    served, told = serve(), []
+    first = served.connect()
+    served.ask(first, READ, ANSWER)
+    served.handle.factory.trace_connect = told.append
+    served.ask(served.connect(), READ, ANSWER)
+    first.socket.close()
+    until(lambda: reactor.turn(0.01) or len(told) == 2)
+    assert told == [True, False]
+    served.handle.factory.trace_connect = None
+    served.ask(served.connect(), READ, ANSWER)
+    until(lambda: not reactor.turn(0))
+    assert told == [True, False]
+
+
+def test_what_sessions_are_made_of_holds_for_the_connections_to_come(serve):
+    served = serve()
+    before = served.connect()
+    served.ask(before, READ, ANSWER)
+    served.handle.factory.framer = "rtu"
+    client = served.connect()
+    client.say(wrap_rtu(READ))
+    assert hear_of(served, client, 7) == wrap_rtu(ANSWER)
+    served.handle.factory.framer = None
+    served.handle.factory.ignore_missing_slaves = True
+    client = served.connect()
+    client.say(wrap_socket(READ, 9) + wrap_socket(READ, 1))
+    assert hear_of(served, client, 11) == wrap_socket(ANSWER)
+    served.ask(before, READ, ANSWER)
+    served.handle.factory.decoder.register(SumRequest)
+    served.ask(served.connect(), pdu("37 0000 0003"), pdu("37 02 0012"))
+
+
+def hear_of(served, client, length):
+    heard = b""
+    while len(heard) < length:
+        ready, _, _ = select.select([client.socket, *served.reactor.readers], [], [], PATIENCE)
+        assert ready
+        for one in ready:
+            if one is client.socket:
+                heard += client.hear(1)
+            else:
+                one.doRead()
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("store", None), ("trace_packet", hook), ("trace_pdu", hook), ("max_connections", 5), ("idle_timeout", 1.0), ("framer", OwnFramer)],
+)
+def test_what_a_loop_has_begun_with_cannot_be_changed(serve, name, value):
+    served = serve()
+    before = getattr(served.handle.factory, name)
+    with pytest.raises(ConfigurationError, match=f"{name} can't be changed while a compiled loop serves: .* engine=False"):
+        setattr(served.handle.factory, name, value)
+    setattr(served.handle.factory, name, before)
+    assert getattr(served.handle.factory, name) == before
+
+
+def test_a_framer_that_is_none(serve):
+    with pytest.raises(ConfigurationError, match="the framer is 5"):
+        serve().handle.factory.framer = 5
+
+
+def test_connections_are_counted_and_closed_and_have_no_protocols(serve, reactor):
+    served = serve()
+    for number in range(3):
+        served.ask(served.connect(), READ, ANSWER)
+        assert served.handle.connections == number + 1
+    with pytest.raises(ConfigurationError, match="the connections are the compiled loop's"):
+        _ = served.handle.factory.connections
+    for expected in (3, 0):
+        assert served.handle.connections == expected
+        gone = served.handle.factory.close_connections()
+        until(lambda gone=gone: reactor.turn(0.01) or gone.called)
+    assert all(client.is_closed() for client in served.clients)
+    served.ask(served.connect(), READ, ANSWER)
+    twisted = StartTcpServer(engine=False, reactor=Reactor(), defer_reactor_run=True)
+    assert twisted.connections == 0
+    twisted.stop()
+
+
+def test_values_that_observers_were_not_told_are_counted(reactor):
+    served, heard = Served(reactor), []
+    served.context.add_observer(lambda *write: heard.append(write))
+    client = served.connect()
+    for _ in range(100):
+        client.say(wrap_socket(WRITTEN))
+        assert client.hear(12) == wrap_socket(WRITTEN)
+    assert reactor.turn()
+    assert (len(heard), served.handle.coalesced) == (65, 35)
+    served.stop()
+    assert served.handle.coalesced == 35
+
+
+class Counting:
+    """A loop's counters."""
+
+    evicted = refused = lost = coalesced = count = dropped = undelivered = 0
+    refusal = errno.EMFILE
+
+    def attend(self):
+        return []
+
+
+def test_what_a_loop_counts_is_logged_now_and_then(serve, reactor, caplog, monkeypatch):
+    served = serve()
+    [reader] = reactor.readers
+    counting = Counting()
+    monkeypatch.setattr(reader, "loop", counting)
+    for number in range(1, 12):
+        counting.refused = counting.lost = number
+        reader.doRead()
+    lines = caplog.text.splitlines()
+    assert len([line for line in lines if "connections cannot be accepted: Too many open files; raise the limit" in line]) == 2
+    assert len([line for line in lines if "values that masters have written are not told to observers" in line]) == 2
+    monkeypatch.undo()
+    assert served.handle.factory.carrier is reader
+
+
+# ---- UDP ------------------------------------------------------------------------------------------------------------------------------
+
+
+class UdpServed:
+    def __init__(self, reactor, hr=None, **options):
+        self.reactor = reactor
+        self.context = units(u1=image(hr=block([5, 6, 7]) if hr is None else hr, co=block([0] * 100)))
+        self.handle = StartUdpServer(self.context, address=("127.0.0.1", 0), reactor=reactor, defer_reactor_run=True, **options)
+        self.client = UdpClient(("127.0.0.1", self.handle.port))
+
+    def ask(self, request, answer):
+        self.client.say(wrap_socket(request))
+        while not select.select([self.client.socket], [], [], 0.01)[0]:
+            self.reactor.turn(0)
+        assert self.client.hear() == wrap_socket(answer)
+
+    def stop(self):
+        stopped = self.handle.stop()
+        self.reactor.advance(0)
+        assert stopped.called
+        self.client.socket.close()
+        assert not self.reactor.readers
+        assert not self.reactor.getDelayedCalls()
+
+
+@pytest.fixture
+def serve_udp(request, reactor):
+    def start(*args, **options):
+        served = UdpServed(reactor, *args, **options)
+        request.addfinalizer(served.stop)
+        return served
+
+    return start
+
+
+def test_datagrams_are_served_without_the_reactor(serve_udp, reactor):
+    served = serve_udp()
+    assert served.handle.engine is True
+    assert served.handle.connections == 0
+    served.client.ask(READ, ANSWER)
+    assert not reactor.turn(0)
+    [reader] = reactor.readers
+    assert reader.logPrefix().startswith("UdpServer on")
+
+
+def test_a_udp_server_tells_of_its_port(reactor):
+    told = []
+    served = UdpServed(reactor, trace_connect=told.append)
+    served.ask(READ, ANSWER)
+    served.handle.factory.trace_connect = told.append
+    served.stop()
+    assert told == [True, False]
+
+
+def test_a_datagram_whose_answer_comes_later(serve_udp, reactor):
+    asked = Asked()
+    served = serve_udp(asked)
+    served.client.say(wrap_socket(READ))
+    assert reactor.turn()
+    [timer] = reactor.getDelayedCalls()
+    assert timer.getTime() - reactor.seconds() > 2.5
+    asked.answer([7])
+    assert served.client.hear() == wrap_socket(pdu("03 02 0007"))
+    served.client.say(wrap_socket(READ))
+    assert reactor.turn()
+    reactor.advance(3)
+    assert served.client.hear() == wrap_socket(refused(3, 0x0B))
+
+
+def test_datagrams_of_a_host_that_is_not_let_in(serve_udp, reactor, access_control):
+    served = serve_udp()
+    access_control.add("10.0.0.0/8")
+    access_control.remove("127.0.0.1")
+    served.client.say(wrap_socket(READ))
+    assert reactor.turn()
+    assert served.handle.factory.refused == 1
+    access_control.add("127.0.0.1")
+    served.ask(READ, ANSWER)
+
+
+def test_what_a_udp_loop_counts_is_logged_now_and_then(serve_udp, reactor, caplog, monkeypatch):
+    serve_udp()
+    [reader] = reactor.readers
+    counting = Counting()
+    counting.dropped = counting.undelivered = 1
+    monkeypatch.setattr(reader, "loop", counting)
+    reader.doRead()
+    monkeypatch.undo()
+    assert "1000 requests wait for answers already; one more is dropped" in caplog.text
+    assert "a reply to a client could not be sent: Too many open files" in caplog.text
+
+
+def test_what_a_datagrams_session_is_made_of_may_change(reactor):
+    for engine in (None, False):
+        served = UdpServed(reactor, engine=engine)
+        served.handle.factory.framer = "rtu"
+        served.client.say(wrap_rtu(READ))
+        while not select.select([served.client.socket], [], [], 0.01)[0]:
+            reactor.turn(0)
+        assert served.client.hear() == wrap_rtu(ANSWER)
+        served.stop()
+
+
+def test_twisted_carries_the_datagrams(reactor):
+    for options in ({"engine": False}, {"trace_packet": hook}):
+        served = UdpServed(reactor, **options)
+        assert served.handle.engine is False
+        assert reactor.readers == {reactor.ports[-1]}
+        served.ask(READ, ANSWER)
+        served.stop()
+    with pytest.raises(ConfigurationError, match="engine is True, .* but trace_packet is given"):
+        UdpServed(reactor, engine=True, trace_packet=hook)
+    with pytest.raises(ConfigurationError, match="listens in a way of its own"):
+        StartUdpServer(engine=True, reactor=Reactor(), defer_reactor_run=True)
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------------------------
+
+FORKED = """
+import logging, os, socket, sys
+from twisted.internet import reactor
+from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore.server import StartTcpServer, StartUdpServer
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+context = ModbusServerContext(ModbusSlaveContext(hr=ModbusSequentialDataBlock(0, [7] * 10), zero_mode=True))
+handles = [start(context, address=("127.0.0.1", 0), defer_reactor_run=True) for start in (StartTcpServer, StartUdpServer)]
+tcp, udp = (("127.0.0.1", handle.port) for handle in handles)
+READ = bytes.fromhex("0001 0000 0006 01 03 0000 0001")
+
+def ask():
+    with socket.create_connection(tcp, 30) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        stream.sendall(READ)
+        assert len(stream.recv(100)) == 11
+        datagrams.settimeout(30)
+        datagrams.sendto(READ, udp)
+        assert len(datagrams.recv(100)) == 11
+
+def fork():
+    kept = socket.create_connection(tcp, 30)
+    kept.sendall(READ)
+    assert len(kept.recv(100)) == 11
+    child = os.fork()
+    if not child:
+        kept.close()
+        print(context[0].getValues(3, 0, 1), flush=True)
+        for handle in handles:
+            handle.stop()
+        for reader in list(reactor.getReaders()):
+            if "Server" in reader.logPrefix():
+                for _ in range(2):
+                    reader.doRead()
+                try:
+                    reader.loop.stop()
+                except RuntimeError as error:
+                    print(str(error)[:8], flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    ask()
+    kept.sendall(READ)
+    assert len(kept.recv(100)) == 11
+    kept.close()
+    print("served", [handle.engine for handle in handles], flush=True)
+    reactor.stop()
+
+reactor.callWhenRunning(fork)
+reactor.run()
+"""
+
+
+def test_a_fork_does_not_serve_and_says_so():
+    said = run_python(FORKED).splitlines()
+    assert said[0] == "[7]"
+    assert said[-1] == "served [True, True]"
+    refusals = [line for line in said if "did not close cleanly: process" in line and "and the server stayed there: fork before" in line]
+    assert {line[:3] for line in refusals} == {"TCP", "UDP"}
+    assert len([line for line in said if "and runs its reactor: the server stayed there" in line]) == 2
+    assert said.count("process ") == 2
+
+
+DAEMON = """
+import os, socket, sys
+from twisted.internet import reactor
+from mbcore.server import StartTcpServer, StartUdpServer
+handle = StartTcpServer(address=("127.0.0.1", 0), defer_reactor_run=True)
+there, here = os.pipe()
+if os.fork():
+    os.close(here)
+    os._exit(0 if os.read(there, 10) == b"12" else 1)
+
+def ask():
+    with socket.create_connection(("127.0.0.1", handle.port), 30) as client:
+        client.sendall(bytes.fromhex("0001 0000 0006 01 08 0000 A537"))
+        os.write(here, b"%d" % len(client.recv(100)))
+    reactor.callFromThread(reactor.stop)
+
+reactor.callWhenRunning(reactor.callInThread, ask)
+reactor.run()
+"""
+
+
+def test_a_process_that_becomes_a_daemon_before_the_reactor_runs_serves():
+    assert run_python(DAEMON) == ""
 
 
 PROGRAM = """

@@ -311,7 +311,7 @@ cdef class TcpLoop(NetworkLoop):
         ring(self.to_python)
 
     cdef void accept_on(self, double now) noexcept nogil:
-        cdef void* session = self.take_session()
+        cdef void* session = NULL if self.full() else self.take_session()
         if session == NULL:
             return
         self.spare[self.spare_count] = session

@@ -120,7 +120,9 @@ cdef class UdpLoop(NetworkLoop):
         cdef ssize_t count
         cdef int available = 0, fed, _
         for _ in range(BURST):
-            place = (<Session> self.session).room(&available) if self.session != NULL else NULL
+            if self.session == NULL or (<Session> self.session).edition != look(&self.edition):
+                return
+            place = (<Session> self.session).room(&available)
             if place == NULL:
                 return
             peer.address_length = sizeof(peer.address)
