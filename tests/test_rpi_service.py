@@ -39,21 +39,25 @@ def files(steps):
 # ---- the unit ----
 
 
-def test_the_unit_is_sound_for_systemd(machine, tmp_path):
-    analyze = programs.need("systemd-analyze", "systemd")
+@pytest.fixture
+def systemd_analyze():
+    return programs.need("systemd-analyze", "systemd")
+
+
+def test_the_unit_is_sound_for_systemd(machine, tmp_path, systemd_analyze):
     unit = tmp_path / "mbcore@plant.service"
     unit.write_text(service.unit(machine, PROGRAM, PACKAGE))
-    checked = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    checked = subprocess.run([systemd_analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False)
     # Other units of this system may be unsound.
     assert "mbcore" not in checked.stderr
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_unit_exposes_little(machine, tmp_path):
-    analyze = programs.need("systemd-analyze", "systemd")
+def test_the_unit_exposes_little(machine, tmp_path, systemd_analyze):
     unit = tmp_path / "mbcore@.service"
     unit.write_text(service.unit(machine, PROGRAM, PACKAGE))
-    said = subprocess.run([analyze, "security", "--offline=true", "--no-pager", unit], capture_output=True, text=True, check=True).stdout
+    command = [systemd_analyze, "security", "--offline=true", "--no-pager", unit]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(re.search(r"Overall exposure level for mbcore@\w*\.service: ([\d.]+)", said)[1]) <= EXPOSURE
 
 
