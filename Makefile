@@ -3,6 +3,7 @@
 # make lint    style, types and stubs
 # make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
 # make soak    100,000 polls on simulated RS-485 lines of every kind (ARGS goes to tests/bus/soak.py)
+# make pi-in-the-loop   an emulated board with the ARM wheel, polled over its UART (ARGS=raspi3b: that board)
 # make wheel   sdist and wheel into dist/
 # make clean   remove all that was built, .venv too
 #
@@ -16,7 +17,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak wheel clean
+.PHONY: demo test lint bench soak pi-in-the-loop wheel clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -35,6 +36,10 @@ bench: $(VENV)/.with-test
 
 soak: $(VENV)/.with-test
 	$(RUN) tests/bus/soak.py $(ARGS)
+
+pi-in-the-loop: $(VENV)/.with-test
+	$(PYTHON) rpi/build-wheels aarch64
+	$(VENV)/bin/python rpi/pi-in-the-loop $(ARGS)
 
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*
