@@ -61,6 +61,17 @@ def inside_tools() -> None:
     os.execv(home / "bin" / "python", [str(home / "bin" / "python"), *sys.argv])
 
 
+def epoch() -> int:
+    """When what is built was written, seconds: the time of all files in what is packed."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        return int(given)
+    try:
+        return int(run("git", "log", "-1", "--format=%ct", cwd=TREE))
+    except (FailedError, OSError) as error:
+        raise FailedError(f"git does not tell the time of the last commit ({error}): set SOURCE_DATE_EPOCH") from error
+
+
 def write_sums(folder: Path) -> None:
     """SHA256SUMS of the files in a folder, as sha256sum writes them."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "SHA256SUMS")
