@@ -33,7 +33,7 @@ else:
     COMPILE, LINK = [], []
 
 if sys.platform.startswith("linux"):
-    MODULES += ["mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp"]
+    MODULES += ["mbcore.engine.loop", "mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp", "mbcore.engine.udp"]
 
 extensions = [
     Extension(
