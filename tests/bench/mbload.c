@@ -408,6 +408,8 @@ static int run_net(void) {
     }
     uint64_t start = now_ns(), warm_end = start + (uint64_t)(o.warm * 1e9), end = warm_end + (uint64_t)(o.dur * 1e9);
     uint64_t next_check = start + 100000000ull, t, begin = start;
+    /* Two turns at least, however long the server needs: of one the ends weigh as much as the middle. */
+    uint64_t enough = o.gap > 0 ? 1 : 2ull * (uint64_t)o.conns * (uint64_t)o.depth;
     int warm = o.warm > 0;
     double cpu0 = cpu_s(), server0 = server_cpu_s();
     struct epoll_event ev[256];
@@ -448,7 +450,7 @@ static int run_net(void) {
             for (int i = 0; i < o.conns && !busy; i++) busy = cs[i].inflight;
             if (!busy && sent_total >= (uint64_t)o.limit) break;
         }
-        if ((!warm && t >= end && st_req) || (t - start > (uint64_t)((o.warm + o.dur + o.timeout + 5) * 1e9))) break;
+        if ((!warm && t >= end && st_req >= enough) || (t - start > (uint64_t)((o.warm + o.dur + o.timeout + 5) * 1e9))) break;
     }
     stopping = 1;
     double secs = (double)(now_ns() - begin) / 1e9, cpu = cpu_s() - cpu0;
