@@ -7,6 +7,7 @@
 # make wheel   sdist and wheel into dist/
 # make wheels-arm    wheels for every Pi into dist/pi/, cross-built, checked, built a second time and compared
 # make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6)
+# make pi-in-the-loop   an emulated board with the ARM wheel, polled over its UART (ARGS=raspi3b: that board)
 # make bundle        archives for boards without a network into dist/pi/; test-bundle installs one in an emulated system
 # make clean   remove all that was built, .venv too
 #
@@ -20,7 +21,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle clean
+.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle pi-in-the-loop clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -31,6 +32,8 @@ test: $(VENV)/.with-test
 lint: $(VENV)/.with-dev
 	$(RUN) -m ruff check .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
 	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
 
@@ -42,6 +45,10 @@ soak: $(VENV)/.with-test
 
 storm: $(VENV)/.with-dev
 	$(RUN) tests/storm/run.py $(ARGS)
+
+pi-in-the-loop: $(VENV)/.with-test
+	$(PYTHON) rpi/build-wheels aarch64
+	$(VENV)/bin/python rpi/pi-in-the-loop $(ARGS)
 
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*
