@@ -19,7 +19,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -P
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
-	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
+	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
 .PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle pi-in-the-loop clean
 
@@ -34,7 +34,7 @@ lint: $(VENV)/.with-dev
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
-	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.messages -m mbcore.cli -m mbcore.migrate
+	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
 	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
 
 bench: $(VENV)/.with-test

@@ -1056,3 +1056,11 @@ def test_a_real_time_schedule_where_it_is_permitted(bus):
     permitted = not served.loop.schedule_errno
     assert os.sched_getscheduler(served.thread_id) == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
     assert permitted or served.loop.schedule_errno == errno.EPERM
+
+
+def test_a_loop_hears_a_knock_when_it_turns(bus):
+    served = bus(start=False)
+    assert served.loop.knock()
+    assert not served.loop.knock(), "it does not run yet"
+    served.thread.start()
+    until(served.loop.knock)

@@ -1153,3 +1153,11 @@ def test_sessions_that_could_not_be_made_are_made_later(serve):
     served.attend_until(lambda: served.loop.accepted == 30)
     for client in served.clients:
         served.ask(client, READ, ANSWER)
+
+
+def test_a_loop_hears_a_knock_when_it_turns(serve):
+    served = serve(start=False)
+    served.loop.knock()
+    assert not served.loop.knock(), "it does not run yet"
+    served.thread.start()
+    until(served.loop.knock)

@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from posix.unistd cimport close
 
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
 from mbcore.engine.shared cimport look, show
@@ -87,6 +87,14 @@ cdef class Loop:
         self.initialised()
         show(&self.stopping, True)
         ring(self.to_loop)
+
+    def knock(self):
+        """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
+        cdef bint heard
+        self.initialised()
+        heard = not unheard(self.to_loop)
+        ring(self.to_loop)
+        return heard
 
     cdef int initialised(self) except -1:
         if not self.whole:
