@@ -15,7 +15,6 @@ from emulated_suite import reason_against, thinned  # noqa: E402
 from workshop.armv6 import too_new  # noqa: E402
 from workshop.packing import pack  # noqa: E402
 
-
 LATER = """
     movw r0, #0x1234; movt r0, #1; movwne r0, #1; dmb ish; ubfx r0, r1, #3, #4; bfi r0, r1, #0, #8; sdiv r0, r1, r2; mls r0, r1, r2, r3
     rbit r0, r1; ldaex r0, [r1]; vld1.8 {d0}, [r0]; vadd.i32 d0, d1, d2; vmov.f64 d0, #1.000000e+00; vadd.f64 d16, d0, d1; vorr q0, q1, q2
@@ -73,7 +72,8 @@ def test_a_wheel_depends_on_nothing_but_its_content(tmp_path):
         record = archive.read("mbcore-1.dist-info/RECORD").decode().splitlines()
     assert about.splitlines() == ["Wheel-Version: 1.0", "Tag: cp311-abi3-linux_armv6l", "Tag: cp311-abi3-linux_armv7l"]
     information = "mbcore-1.dist-info"
-    assert [line.partition(",")[0] for line in record] == [f"{information}/WHEEL", "mbcore/a.py", "mbcore/b.abi3.so", f"{information}/RECORD"]
+    files = [f"{information}/WHEEL", "mbcore/a.py", "mbcore/b.abi3.so", f"{information}/RECORD"]
+    assert [line.partition(",")[0] for line in record] == files
 
 
 @pytest.mark.parametrize(("count", "most", "kept"), [(0, 3, []), (2, 3, [0, 1]), (3, 3, [0, 1, 2]), (10, 3, [0, 4, 9]), (10, 1, [0])])
