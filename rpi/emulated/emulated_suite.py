@@ -6,7 +6,7 @@ name.
 """
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from fnmatch import fnmatch
 
 import pytest
@@ -22,26 +22,26 @@ FIXTURES = {"shim": "the library that records system calls is compiled for this 
 FIXTURES["systemd_analyze"] = "it judges a file, and needs not be there for that"
 
 
+def pytest_configure(config):
+    config.stash[_WHY] = Counter()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_generate_tests(metafunc):
+    """Drop cases before they become tests: to collect all of them takes minutes there."""
+    yield
+    if os.environ.get("MBCORE_EMULATED") != "all":
+        cases = metafunc._calls
+        chosen = thinned(cases, 1 if metafunc.definition.get_closest_marker("live") else CASES)
+        metafunc.config.stash[_WHY]["more cases of a test that runs"] += len(cases) - len(chosen)
+        cases[:] = chosen
+
+
 def pytest_collection_modifyitems(config, items):
-    everything = os.environ.get("MBCORE_EMULATED") == "all"
-    cases = defaultdict(list)
-    for item in items:
-        cases[item.nodeid.partition("[")[0]].append(item)
-    kept, why = set(), Counter()
-    for its_items in cases.values():
-        running = []
-        for item in its_items:
-            reason = reason_against(item)
-            if reason:
-                why[reason] += 1
-            else:
-                running.append(item)
-        chosen = running if everything else thinned(running, 1 if running and running[0].get_closest_marker("live") else CASES)
-        why["more cases of a test that runs"] += len(running) - len(chosen)
-        kept |= {item.nodeid for item in chosen}
-    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
-    items[:] = [item for item in items if item.nodeid in kept]
-    config.stash[_WHY] = why
+    reasons = [reason_against(item) for item in items]
+    config.stash[_WHY].update(reason for reason in reasons if reason)
+    config.hook.pytest_deselected(items=[item for item, reason in zip(items, reasons, strict=True) if reason])
+    items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -1,16 +1,15 @@
-"""A built wheel: packed again so that it depends on nothing but its content, and looked into."""
+"""Looks into a built wheel: what must be in it is there, and runs where it is meant to."""
 
-import base64
-import hashlib
 import io
 import re
-import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from capstone import CS_ARCH_ARM, CS_MODE_ARM, Cs
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
+
+from .armv6 import too_new
 
 #: The largest wheel, bytes.
 LIMIT = 1_000_000
@@ -19,40 +18,6 @@ INSTALLED = {".py", ".pyi", ".pxd", ".so", ".toml", ".typed"}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "armv6l": "EM_ARM"}
 # What the wheels' glibc may be at least, as in manylinux_2_17.
 GLIBC = (2, 17)
-# The instructions of ARMv6K and of VFPv2, without a condition; all that is not here came later, or has no place in a module.
-_INTEGER = """
-    adc add and asr b bic bl blx bx clz cmn cmp eor ldm ldmda ldmdb ldmib ldr ldrb ldrd ldrex ldrexb ldrexd ldrexh ldrh ldrsb
-    ldrsh lsl lsr mcr mla mov mrc mul mvn nop orr pkhbt pkhtb pld pop push rev rev16 revsh ror rrx rsb rsc sbc smla[bt][bt] smlal
-    smmla smmls smmul smul[bt][bt] smull ssat stm stmda stmdb stmib str strb strd strex strexb strexd strexh strh sub sxtab sxtah
-    sxtb sxth teq tst umaal umlal umull usat uxtab uxtah uxtb uxth
-"""
-_FLOAT = """vabs vadd vcmp vcmpe vcvt vcvtr vdiv vldmdb vldmia vldr vmla vmls vmov vmrs vmsr vmul vneg vnmla vnmls vnmul vpop vpush vsqrt
-    vstmdb vstmia vstr vsub"""
-_CONDITION = "(eq|ne|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?"
-V6 = re.compile(rf"({'|'.join(_INTEGER.split())})s?{_CONDITION}|({'|'.join(_FLOAT.split())}){_CONDITION}(\.(f32|f64|s32|u32))*")
-# VFPv2 has 16 double registers, no fixed point, and no constants but the zero that it compares with and those in addresses.
-VFP3 = re.compile(r"\b(d1[6-9]|d2\d|d3[01]|q\d+)\b|#")
-
-
-def pack(source: Path, folder: Path, tags: list[str], epoch: int) -> Path:
-    """The wheel `source` again in `folder`, for the platforms `tags`: sorted, with one time and one mode for all files."""
-    with zipfile.ZipFile(source) as archive:
-        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-    (about,) = {name for name in files if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name)}
-    record = about.replace("WHEEL", "RECORD")
-    lines = [line for line in files[about].decode().splitlines() if line and not line.startswith("Tag:")]
-    files[about] = "\n".join(lines + [f"Tag: cp311-abi3-{tag}" for tag in tags] + [""]).encode()
-    del files[record]
-    digests = {name: base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode() for name, data in files.items()}
-    files[record] = "".join([f"{name},sha256={digests[name]},{len(files[name])}\n" for name in sorted(files)] + [f"{record},,\n"]).encode()
-    result = folder / f"{source.name.split('-cp311-')[0]}-cp311-abi3-{'.'.join(tags)}.whl"
-    with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, time.gmtime(epoch)[:6])
-            entry.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, files[name])
-    return result
 
 
 def complaints(path: Path, arch: str, modules: set[str], linked: Path):
@@ -146,12 +111,3 @@ def v6_complaints(data: bytes, linked: bytes):
                 yield f"{instruction.mnemonic} {instruction.op_str} at {instruction.address:#x} came after ARMv6"
         if at != stop:
             yield f"what stands at {at:#x} is no instruction"
-
-
-def too_new(mnemonic: str, operands: str) -> bool:
-    """Whether ARMv6K with VFPv2 lacks an instruction."""
-    if not V6.fullmatch(mnemonic):
-        return True
-    if mnemonic.startswith("vcmp"):
-        operands = operands.removesuffix(", #0")
-    return mnemonic.startswith("v") and bool(VFP3.search(re.sub(r"\[.*?\]", "", operands)))
