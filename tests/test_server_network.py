@@ -42,7 +42,7 @@ class ListeningReactor(Reactor):
         self.ports[-1].startListening()
         return self.ports[-1]
 
-    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):
+    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):  # noqa: N803 - Twisted's name
         self.ports.append(DatagramPort(port, protocol, interface, maxPacketSize, self))
         self.ports[-1].startListening()
         return self.ports[-1]
@@ -648,7 +648,7 @@ def test_twisted_carries_the_datagrams(reactor):
         assert reactor.readers == {reactor.ports[-1]}
         served.ask(READ, ANSWER)
         served.stop()
-    with pytest.raises(ConfigurationError, match="engine is True, .* but trace_packet is given"):
+    with pytest.raises(ConfigurationError, match=r"engine is True, .* but trace_packet is given"):
         UdpServed(reactor, engine=True, trace_packet=hook)
     with pytest.raises(ConfigurationError, match="listens in a way of its own"):
         StartUdpServer(engine=True, reactor=Reactor(), defer_reactor_run=True)
