@@ -453,3 +453,17 @@ reactor.run()
 
 def test_a_process_that_becomes_a_daemon_before_its_reactor_runs_is_not_deaf():
     assert run_python(DAEMON % ASKED.hex()) == wrap_rtu(pdu("03 02 0000")).hex() + "\n"
+
+
+def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, monkeypatch):
+    class Forked:
+        forked = True
+
+    served = serve()
+    served.open()
+    served.say(ASKED)
+    assert served.hear(len(ANSWER)) == ANSWER
+    with monkeypatch.context() as patch:
+        patch.setattr(served.carrier._thread, "_loop", Forked())
+        served.carrier.doRead()
+    assert "was forked from one that serves and runs its reactor" in caplog.text

@@ -650,7 +650,7 @@ def test_the_handle_says_what_carries_the_bytes(reactor, monkeypatch, engine):
 
 @pytest.mark.parametrize("engine", [True, False])
 def test_what_a_line_is_made_of_cannot_be_changed_when_it_is_served(reactor, line, engine):
-    server, _ = start(reactor, line, engine=engine)
+    server, _ = start(reactor, line, engine=engine, custom_functions=[SumRequest])
     for name, value in (("framer", "rtu"), ("ignore_missing_slaves", True), ("trace_pdu", print)):
         with pytest.raises(ConfigurationError, match=f"{name} can't be changed while the line is served"):
             setattr(server.factory, name, value)
