@@ -94,6 +94,7 @@ class ModbusServerBase:
     turning: Callable[[], bool] = staticmethod(lambda: True)
 
     _keywords = SERVER_KEYWORDS
+    _fixed = "while a compiled loop serves: give it to the Start function, or engine=False too"
 
     def __init__(self, store: Any = None, framer: Any = None, identity: Any = None, **kwargs: Any) -> None:
         options = take_options(type(self).__name__, kwargs, self._keywords, stacklevel=4)
@@ -126,11 +127,10 @@ class ModbusServerBase:
         if name == "framer":
             value = find_framer(value)
         if self._is_fixed(name, value):
-            raise ConfigurationError(
-                f"{name} can't be changed while a compiled loop serves: give it to the Start function, or engine=False too"
-            )
+            raise ConfigurationError(f"{name} can't be changed {self._fixed}")
+        is_new = getattr(self, name, value) is not value
         super().__setattr__(name, value)
-        if name in OF_SESSIONS:
+        if name in OF_SESSIONS and is_new:
             self._renew_sessions()
         elif name == "trace_connect" and self.carrier is not None:
             self.carrier.trace()

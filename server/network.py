@@ -100,7 +100,7 @@ class LoopServer:
         """There is a ``trace_connect`` hook now, or there is none."""
 
     def _make_loop(self) -> Any:
-        raise NotImplementedError
+        """The loop of the port, which does not run yet."""
 
     def _tell(self) -> None:
         """Log what the loop has counted, now and then."""

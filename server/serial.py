@@ -50,6 +50,7 @@ class ModbusSerialFactory(ModbusServerFactory):
     """
 
     protocol = ModbusSerialProtocol
+    _fixed = "while the line is served: give it to StartSerialServer"
 
     def __init__(self, store: Any, framer: Any, identity: Any, line: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(store, framer, identity, **kwargs)

@@ -111,8 +111,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             _log.warning("a reply to %s could not be sent: %s (%d times so far)", client, reason, number)
 
     def _renew_sessions(self) -> None:
-        if hasattr(self, "session"):
-            self.session = self.buildSession()
+        self.session = self.buildSession()
         super()._renew_sessions()
 
     def _observe(self, sending: bool, data: bytes, addr: tuple[str, int]) -> bytes:

@@ -33,7 +33,7 @@ from mbcore.line import LineSession
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 10
+PATIENCE = 30
 CHARACTER_TIME = 11 / 115200
 READ, WRITE = pdu("03 0000 0001"), pdu("06 0001 BEEF")
 ASKED, ANSWER = wrap_rtu(READ), wrap_rtu(pdu("03 02 0005"))

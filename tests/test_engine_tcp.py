@@ -25,7 +25,7 @@ from mbcore.session import Session
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 10
+PATIENCE = 30
 READ, ANSWER = pdu("03 0000 0001"), pdu("03 02 0005")
 COILS, COILS_ANSWER = pdu("01 0000 0008"), pdu("01 01 00")
 # Observers lag behind by so many writes at most.

@@ -1,5 +1,6 @@
 """What one server holds, and how many connections."""
 
+import errno
 import gc
 import os
 
@@ -292,3 +293,37 @@ def test_a_server_without_access_control_does_not_load_it():
     script = ("import sys; from mbcore.server import ModbusServerFactory; from twisted.internet.address import IPv4Address\n"
               "ModbusServerFactory().buildProtocol(IPv4Address('TCP', '192.0.2.9', 40000)); print('mbcore.device' in sys.modules)")
     assert run_python(script) == "False\n"
+
+
+def test_the_connections_of_one_host_make_room_among_themselves(caplog):
+    reactor = Reactor()
+    factory = scripted(ModbusServerFactory(max_connections_per_host=2, reactor=reactor), ScriptedSession())
+    connections = []
+    for host in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        protocol = factory.buildProtocol(IPv4Address("TCP", host, 5))
+        protocol.makeConnection(Wire(reactor))
+        connections.append(protocol)
+        reactor.advance(1.0)
+    assert [connection.closing for connection in connections] == [True, False, False, False, False]
+    assert "or 2 of max_connections_per_host=, are taken" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_connections_per_host": 0}, "max_connections_per_host is 0: give a whole number, 1 or more"),
+        ({"idle_timeout": -1}, "idle_timeout is -1: give seconds, 0..100000"),
+        ({"idle_timeout": None}, "idle_timeout is None: give seconds, 0..100000"),
+    ],
+)
+def test_limits_that_are_none_are_refused(options, sentence):
+    with pytest.raises(ConfigurationError) as raised:
+        ModbusServerFactory(**options)
+    assert str(raised.value) == sentence
+
+
+def test_a_descriptor_that_is_missing_is_logged_now_and_then(caplog):
+    factory = ModbusServerFactory()
+    for _ in range(12):
+        factory.note_refusal(errno.EMFILE)
+    assert len([line for line in caplog.text.splitlines() if "connections cannot be accepted: Too many open files" in line]) == 2

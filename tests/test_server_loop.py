@@ -506,3 +506,17 @@ def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
     held._loop = real
     close(served)
     assert turning()
+
+
+def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, monkeypatch):
+    class Forked:
+        forked = True
+
+    served = serve()
+    served.open()
+    served.say(ASKED)
+    assert served.hear(len(ANSWER)) == ANSWER
+    with monkeypatch.context() as patch:
+        patch.setattr(served.carrier._thread, "_loop", Forked())
+        served.carrier.doRead()
+    assert "was forked from one that serves and runs its reactor" in caplog.text

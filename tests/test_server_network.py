@@ -28,7 +28,7 @@ from mbcore.server import ModbusTcpProtocol, StartTcpServer, StartUdpServer, fac
 
 pytestmark = pytest.mark.live
 
-PATIENCE = 10
+PATIENCE = 30
 READ, ANSWER, WRITTEN = pdu("03 0000 0001"), pdu("03 02 0005"), pdu("06 0001 BEEF")
 COILS, COILS_ANSWER = pdu("01 0000 0008"), pdu("01 01 00")
 LOST = Failure(ConnectionLost())
@@ -42,7 +42,7 @@ class ListeningReactor(Reactor):
         self.ports[-1].startListening()
         return self.ports[-1]
 
-    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):
+    def listenUDP(self, port, protocol, interface="", maxPacketSize=8192):  # noqa: N803 - Twisted's name
         self.ports.append(DatagramPort(port, protocol, interface, maxPacketSize, self))
         self.ports[-1].startListening()
         return self.ports[-1]
@@ -75,6 +75,9 @@ class Served:
         self.clients.append(Client(("127.0.0.1", self.handle.port)))
         return self.clients[-1]
 
+    def threads(self):
+        return [thread for thread in threading.enumerate() if thread.name == f"mbcore {self.handle.port}"]
+
     def ask(self, client, request, answer):
         client.say(wrap_socket(request))
         self.hear(client, answer)
@@ -99,7 +102,7 @@ class Served:
             client.socket.close()
         assert not self.reactor.readers
         assert not self.reactor.getDelayedCalls()
-        assert not [thread for thread in threading.enumerate() if thread.name == f"mbcore {self.handle.port}"]
+        assert not self.threads()
         with pytest.raises(ConnectionRefusedError):
             self.connect()
 
@@ -365,7 +368,7 @@ def test_the_loop_begins_with_the_reactor(reactor):
     served = Served(reactor)
     client = served.connect()
     client.say(wrap_socket(READ))
-    assert threading.active_count() == len([thread for thread in threading.enumerate() if not thread.name.startswith("mbcore")])
+    assert not served.threads()
     reactor.running = True
     for function, args, kwargs in reactor.whenRunningHooks:
         function(*args, **kwargs)
@@ -375,10 +378,11 @@ def test_the_loop_begins_with_the_reactor(reactor):
 
 def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
     reactor.running = False
-    Served(reactor).stop()
+    served = Served(reactor)
+    served.stop()
     for function, args, kwargs in reactor.whenRunningHooks:
         function(*args, **kwargs)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mbcore")]
+    assert not served.threads()
 
 
 def test_a_system_that_gives_no_thread_later_has_twisted(reactor, monkeypatch, caplog):
@@ -648,10 +652,25 @@ def test_twisted_carries_the_datagrams(reactor):
         assert reactor.readers == {reactor.ports[-1]}
         served.ask(READ, ANSWER)
         served.stop()
-    with pytest.raises(ConfigurationError, match="engine is True, .* but trace_packet is given"):
+    with pytest.raises(ConfigurationError, match=r"engine is True, .* but trace_packet is given"):
         UdpServed(reactor, engine=True, trace_packet=hook)
     with pytest.raises(ConfigurationError, match="listens in a way of its own"):
         StartUdpServer(engine=True, reactor=Reactor(), defer_reactor_run=True)
+
+
+@pytest.mark.parametrize("start", ["serve", "serve_udp"])
+def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(request, reactor, caplog, monkeypatch, start):
+    request.getfixturevalue(start)()
+    [reader] = reactor.readers
+    with monkeypatch.context() as patch:
+        patch.setattr(reader._thread, "_loop", Forked())
+        reader.doRead()
+        reader.doRead()
+    assert caplog.text.count("was forked from one that serves and runs its reactor") == 1
+
+
+class Forked:
+    forked = True
 
 
 # ---- processes ------------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_s
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
 from live.line import Adapter
 from serial import SerialException
+from test_custom_functions import SumRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
@@ -645,3 +646,20 @@ def test_the_handle_says_what_carries_the_bytes(reactor, monkeypatch, engine):
     monkeypatch.setattr(serial.Line, "open", lambda line: None)
     server = StartSerialServer(port="/dev/ttyX", engine=engine, reactor=reactor, defer_reactor_run=True)
     assert server.engine is engine
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_what_a_line_is_made_of_cannot_be_changed_when_it_is_served(reactor, line, engine):
+    server, _ = start(reactor, line, engine=engine, custom_functions=[SumRequest])
+    for name, value in (("framer", "rtu"), ("ignore_missing_slaves", True), ("trace_pdu", print)):
+        with pytest.raises(ConfigurationError, match=f"{name} can't be changed while the line is served"):
+            setattr(server.factory, name, value)
+    with pytest.raises(ConfigurationError, match="give custom_functions to StartSerialServer"):
+        server.factory.decoder.register(SumRequest)
+    server.factory.framer = server.factory.framer
+    if engine:
+        with pytest.raises(ConfigurationError, match="trace_packet can't be changed"):
+            server.factory.trace_packet = print
+    else:
+        server.factory.trace_packet = print
+    server.stop()

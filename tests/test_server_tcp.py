@@ -417,3 +417,29 @@ def test_the_users_subclass_is_used():
     protocol = connect(factory, StringTransport())
     protocol.dataReceived(b"#" + wrap_socket(READ_TWO))
     assert protocol.transport.value() == wrap_socket(pdu("03 04 0102 0304"))
+
+
+def test_who_says_nothing_for_long_is_closed():
+    protocol = scripted_connection(b"", b"", idle_timeout=10)
+    reactor = protocol.factory.reactor
+    protocol.factory.seconds = reactor.seconds
+    protocol.last_heard = reactor.seconds()
+    reactor.advance(9)
+    protocol.dataReceived(b"a sign of life")
+    reactor.advance(9)
+    assert not protocol.closing
+    protocol.session.waiting = True
+    reactor.advance(1)
+    reactor.advance(9.9)
+    protocol.session.waiting = False
+    assert not protocol.closing
+    reactor.advance(0.1)
+    assert protocol.closing
+    protocol.connectionLost(DONE)
+    assert reactor.getDelayedCalls() == []
+
+
+def test_a_connection_that_is_lost_is_not_looked_at_again():
+    protocol = scripted_connection(idle_timeout=10)
+    protocol.connectionLost(DONE)
+    assert protocol.factory.reactor.getDelayedCalls() == []
