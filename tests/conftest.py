@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
+from carried import WAYS, carried_master
 from live import programs
 from live.device import Device
 from live.line import Line
@@ -16,11 +17,23 @@ LIVE_SECONDS = 60
 LONG_SECONDS = 300
 
 
-@pytest.fixture(params=DELIVERIES, ids="-".join)
+@pytest.fixture(params=[*DELIVERIES, *(pytest.param(way, marks=pytest.mark.live) for way in WAYS)], ids="-".join)
 def connect(request):
-    """connect(store, control=None, **options) -> Master: over every framer, whole, byte by byte and between two glued frames."""
-    line, delivery = request.param
-    return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+    """connect(store, control=None, **options) -> Master
+
+    Over every framer, whole, byte by byte and between two glued frames; and through servers on Twisted and on the compiled loops, over TCP,
+    UDP and serial lines.
+    """
+    if len(request.param) == 2:
+        line, delivery = request.param
+        return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+
+    def start(store, control=None, **options):
+        made, server = carried_master(request.param, store, control, **options)
+        request.addfinalizer(server.close)
+        return made
+
+    return start
 
 
 @pytest.fixture
