@@ -20,15 +20,9 @@ IDLE_CONNECTIONS = 1000
 DEAF_REQUESTS = 60_000
 
 
-@pytest.fixture(params=[True, False], ids=["loop", "twisted"])
-def engine(request):
-    """What carries the connections."""
-    return request.param
-
-
 @pytest.fixture
-def device(serve, engine):
-    device = serve("tcp", engine=engine)
+def device(serve):
+    device = serve("tcp")
     yield device
     assert raw.is_served(device.address)
     assert device.stop() == 0
@@ -118,9 +112,9 @@ def many_descriptors():
 
 
 @pytest.mark.usefixtures("many_descriptors")
-def test_many_clients_may_connect_at_once(serve, engine):
+def test_many_clients_may_connect_at_once(serve):
     """As after a power cut. A connection that finds the queue of the port full has to try again a second later."""
-    device = serve("tcp", engine=engine)
+    device = serve("tcp")
     start = time.monotonic()
     crowd = [raw.Master(device.address) for _ in range(300)]
     assert time.monotonic() - start < 1
@@ -130,8 +124,8 @@ def test_many_clients_may_connect_at_once(serve, engine):
 
 
 @pytest.mark.usefixtures("many_descriptors")
-def test_a_thousand_idle_connections_beside_an_active_one(serve, engine):
-    device = serve("tcp", engine=engine)
+def test_a_thousand_idle_connections_beside_an_active_one(serve):
+    device = serve("tcp")
     with raw.Master(device.address) as master:
         assert master.is_served()
         before = device.resident()
