@@ -39,7 +39,7 @@ if sanitizers := os.environ.get("MBCORE_SANITIZE"):
     COMPILE = [*LINK, "-O1", "-g", "-fno-omit-frame-pointer", "-Wno-unused-const-variable"]
 
 if sys.platform.startswith("linux"):
-    MODULES += ["mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp"]
+    MODULES += ["mbcore.engine.loop", "mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp", "mbcore.engine.udp"]
 
 extensions = [
     Extension(

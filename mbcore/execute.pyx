@@ -20,7 +20,7 @@ from mbcore.control cimport (
     identity_t, restart_communications,
 )
 from mbcore.datastore.context cimport (
-    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_of, unit_t,
+    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_of, unit_t, units_t,
 )
 from mbcore.datastore.store cimport image_t, load_bits, load_registers, locate, store_bits, store_registers
 from mbcore.lock cimport lock_image, unlock_image
@@ -33,6 +33,11 @@ from mbcore.errors import ConfigurationError, RequestError
 # Wire addresses are 0..65535 (AP 4.4).
 cdef enum:
     WIRE_ADDRESSES = 65536
+    # Of a group of 21: reference type, file, record, length (AP 6.15).
+    GROUP_HEAD = 7
+
+# What observers know a table by.
+NAMES = {COILS: "coils", HOLDING_REGISTERS: "holding_registers", FILE_RECORDS: "file_records"}
 
 
 cdef bint writes(uint8_t function_code) noexcept nogil:
@@ -439,45 +444,93 @@ cdef int execute_in_python(Dialogue dialogue, const request_t* request, response
         return SERVER_DEVICE_FAILURE
 
 
+cdef uint16_t register_at(const units_t* units, int unit_id, uint16_t address) noexcept nogil:
+    """The holding register at `address` of a unit whose table is in C; 0 where there is none any more."""
+    cdef const unit_t* unit
+    cdef int64_t index
+    cdef uint16_t value = 0
+    lock_image()
+    unit = units.by_id[unit_id]
+    if unit != NULL and unit.tables[HOLDING_REGISTERS] != NULL:
+        index = locate(unit.tables[HOLDING_REGISTERS], address + unit.offset, 1)
+        if index >= 0:
+            value = unit.tables[HOLDING_REGISTERS].words[index]
+    unlock_image()
+    return value
+
+
 cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF:
     """The holding register at `address`, 0 where the user's code fails."""
     try:
         return register_from(values_of(dialogue_with(context), MASK_WRITE_REGISTER, address, 1)[0])
     except (Exception, SystemExit, Later) as error:
+        if isinstance(error, Later):
+            # Nobody waits for this answer.
+            error.deferred.addErrback(lambda failure: None)
         if report is not None:
             report(f"a data block failed at address {address}", error)
         return 0
 
 
+cdef bint next_span(const request_t* request, const response_t* response, int* at, span_t* span) noexcept nogil:
+    """The values that a write has left in one place after the other; False behind the last. `at` is 0 at first."""
+    cdef uint8_t function_code = request.function_code
+    cdef reader_t groups
+    memset(span, 0, sizeof(span_t))
+    if function_code == WRITE_FILE_RECORD:
+        if at[0] >= request.data_length:
+            return False
+        groups = read_from(request.data + at[0], request.data_length - at[0])
+        get_u8(&groups)
+        span.table = FILE_RECORDS
+        span.number, span.address, span.count = get_u16(&groups), get_u16(&groups), get_u16(&groups)
+        span.data = request.data + at[0] + GROUP_HEAD
+        at[0] += GROUP_HEAD + 2 * span.count
+        return True
+    if at[0]:
+        return False
+    at[0] = 1
+    span.table = table_of(function_code)
+    span.address, span.count = request.address, 1
+    if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER:
+        span.value = request.value
+    elif function_code == MASK_WRITE_REGISTER:
+        span.value = response.value
+    elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
+        span.address, span.count, span.data = request.write_address, request.write_quantity, request.data
+    else:
+        span.count, span.data = request.quantity, request.data
+    return True
+
+
+cdef uint16_t value_in(const span_t* span, int index) noexcept nogil:
+    if span.data == NULL:
+        return span.value
+    if span.table == COILS:
+        return span.data[index >> 3] >> (index & 7) & 1
+    return load_u16(span.data + 2 * index)
+
+
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1:
     """Tell the observers of a write that has succeeded."""
-    cdef reader_t groups
-    cdef uint8_t function_code = request.function_code
-    if function_code == WRITE_SINGLE_COIL:
-        tell(store, report, unit_id, "coils", request.address, [request.value != 0])
-    elif function_code == WRITE_MULTIPLE_COILS:
-        tell(store, report, unit_id, "coils", request.address, bits_of(request.data, request.quantity))
-    elif function_code == WRITE_SINGLE_REGISTER:
-        tell(store, report, unit_id, "holding_registers", request.address, [request.value])
-    elif function_code == MASK_WRITE_REGISTER:
-        tell(store, report, unit_id, "holding_registers", request.address, [response.value])
-    elif function_code == WRITE_MULTIPLE_REGISTERS:
-        tell(store, report, unit_id, "holding_registers", request.address, registers_of(request.data, request.quantity))
-    elif function_code == READ_WRITE_MULTIPLE_REGISTERS:
-        tell(store, report, unit_id, "holding_registers", request.write_address, registers_of(request.data, request.write_quantity))
-    elif function_code == WRITE_FILE_RECORD:
-        groups = read_from(request.data, request.data_length)
-        while left(&groups):
-            get_u8(&groups)
-            file_number, record_number, length = get_u16(&groups), get_u16(&groups), get_u16(&groups)
-            tell(store, report, unit_id, "file_records", (file_number, record_number), [get_u16(&groups) for _ in range(length)])
+    cdef span_t span
+    cdef int at = 0, index
+    while next_span(request, response, &at, &span):
+        values = [value_in(&span, index) for index in range(span.count)]
+        tell_observers(store, unit_id, span.table, span.number, span.address, values, report)
     return 0
 
 
-cdef int tell(ModbusServerContext store, object report, int unit_id, str table, object address, list values) except -1:
+cdef int tell_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1:
+    """Tell the observers of values that were written one behind the other; `number` is the file's."""
+    cdef object place = address
+    if table == FILE_RECORDS:
+        place = (number, address)
+    if table == COILS:
+        values = [value != 0 for value in values]
     for observer in store.observers:
         try:
-            observer(unit_id, table, address, list(values))
+            observer(unit_id, NAMES[table], place, list(values))
         except (Exception, SystemExit) as error:
             if report is not None:
                 report(f"the observer {observer!r} failed", error)

@@ -311,7 +311,8 @@ cdef class LineSession(Session):
             if answered != FED:
                 return answered
         if self.final:
-            self.final = False
+            # The silence has ended a run of noise too.
+            self.final = self.in_noise = False
             self.boundary = True
         return FED
 

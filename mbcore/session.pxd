@@ -18,6 +18,12 @@ cdef enum:
     # Room for a partial frame and as much again, so that the framer always gets a whole ADU to look at.
     BUFFER = 2 * LONGEST_ADU
 
+# Of a loop: what the session that is served has, and the others need not.
+ctypedef struct buffers_t:
+    uint8_t* buffer
+    uint8_t* out
+    size_t out_room
+
 # One request on its way through the house.
 ctypedef struct exchange_t:
     frame_t frame
@@ -67,6 +73,9 @@ cdef class Session:
     # 256 flags: the unit ids that are answered; NULL: all that the store has
     cdef uint8_t* answered
 
+    # of a loop: which of its sessions are up to date
+    cdef unsigned int edition
+
     # replies not yet handed out
     cdef uint8_t* out
     cdef size_t out_length
@@ -106,8 +115,12 @@ cdef class Session:
     cdef void forget_replies(self) noexcept nogil
     cdef uint8_t* room(self, int* available) noexcept nogil
     cdef int take(self, int length, double now) noexcept nogil
+    cdef int take_datagram(self, int length, double now) noexcept nogil
+    cdef bint is_one_frame(self, const uint8_t* at, Py_ssize_t length) noexcept nogil
     cdef int end_partial(self, double now) noexcept nogil
     cdef void clear(self) noexcept nogil
+    cdef void lend_buffers(self, buffers_t* buffers) noexcept nogil
+    cdef void give_buffers(self, buffers_t* buffers) noexcept nogil
     cdef int feed(self) noexcept nogil
     cdef void count_damage(self) noexcept nogil
     cdef int answer(self) noexcept nogil

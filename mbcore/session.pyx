@@ -152,22 +152,13 @@ cdef class Session:
 
     def datagram(self, data, double now=0.0):
         """Take one datagram, which holds one ADU, and return its reply. One of another length is discarded, and nothing else is (TG)."""
-        cdef frame_t frame
         cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AsString(held)
-        cdef Py_ssize_t length = len(held)
         self.initialised()
         self.now = now
-        memset(&frame, 0, sizeof(frame))
-        self.framer.delimiter = self.control.control.delimiter
-        if 0 < length <= self.framer.longest:
-            if self.framer.find(at, <int> length, True, &frame) == FOUND and frame.consumed == length:
-                self.final = True
-                self.absorb(held)
-                self.final = False
-            elif frame.damaged:
-                self.count_damage()
-                self.in_noise = False
+        if self.is_one_frame(<const uint8_t*> PyBytes_AsString(held), len(held)):
+            self.final = True
+            self.absorb(held)
+            self.final = False
         return self.taken(now)
 
     def reset(self):
@@ -274,6 +265,20 @@ cdef class Session:
         self.final = False
         self.closing = False
 
+    cdef bint is_one_frame(self, const uint8_t* at, Py_ssize_t length) noexcept nogil:
+        """Whether a datagram is one frame, no more and no less; a damaged one is counted."""
+        cdef frame_t frame
+        memset(&frame, 0, sizeof(frame))
+        self.framer.delimiter = self.control.control.delimiter
+        if not 0 < length <= self.framer.longest:
+            return False
+        if self.framer.find(at, <int> length, True, &frame) == FOUND and frame.consumed == length:
+            return True
+        if frame.damaged:
+            self.count_damage()
+            self.in_noise = False
+        return False
+
     cdef int end_partial(self, double now) noexcept nogil:
         """No more will come of the partial frame, if `patience` is over; FED, or what the loop has stopped for."""
         self.at, self.end = self.buffer, self.buffer + self.held
@@ -296,6 +301,37 @@ cdef class Session:
         self.now = self.last = now
         self.at, self.end = self.buffer, self.buffer + self.held + length
         return self.feed()
+
+    cdef int take_datagram(self, int length, double now) noexcept nogil:
+        """As `take`, where the bytes are a datagram."""
+        self.now = self.last = now
+        self.at = self.end = self.buffer
+        if self.is_one_frame(self.buffer, length):
+            self.final = True
+            self.end += length
+        return self.feed()
+
+    cdef void lend_buffers(self, buffers_t* buffers) noexcept nogil:
+        """Use `buffers` where the session has none of its own."""
+        if self.buffer == NULL:
+            self.buffer, buffers.buffer = buffers.buffer, NULL
+        if self.out == NULL:
+            self.out, self.out_room = buffers.out, buffers.out_room
+            buffers.out, buffers.out_room = NULL, 0
+
+    cdef void give_buffers(self, buffers_t* buffers) noexcept nogil:
+        """Keep no buffer with nothing in it; `buffers` gets what it lacks."""
+        if not self.held:
+            if buffers.buffer == NULL:
+                buffers.buffer, self.buffer = self.buffer, NULL
+            free(self.buffer)
+            self.buffer = NULL
+        if not self.out_length:
+            if buffers.out == NULL:
+                buffers.out, buffers.out_room = self.out, self.out_room
+            else:
+                free(self.out)
+            self.out, self.out_room = NULL, 0
 
     # ---- the loop, without the GIL ----------------------------------------------------------------------------------------------------
 
@@ -564,7 +600,8 @@ cdef class Session:
         if not exchange.broadcast:
             return notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
         for unit_id in range(256):
-            if executed[unit_id >> 3] >> (unit_id & 7) & 1:
+            # Not of one that the application has taken out since.
+            if executed[unit_id >> 3] >> (unit_id & 7) & 1 and unit_id in self.store:
                 if exchange.request.function_code == MASK_WRITE_REGISTER:
                     # Every unit has its own result.
                     exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from mbcore.control import ModbusControlBlock, server_blocks
+from mbcore.errors import ConfigurationError
 from mbcore.session import Session
 
 from .options import (
@@ -23,17 +24,19 @@ from .options import (
     check_store,
     check_time,
     find_framer,
+    is_own,
     take_options,
 )
 from .report import ErrorLog, Rarely
 from .tcp import ModbusTcpProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from twisted.internet.interfaces import IAddress
 
     from .line import Line
+    from .network import LoopServer
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,22 @@ MAX_CONNECTIONS = 2000
 ANSWER_TIMEOUT = 3.0
 # Open files that a process needs beside its connections.
 OTHER_FILES = 20
+# Seconds that `idle_timeout` may be.
+LONGEST_IDLE = 100_000
+# What a session is made of, and with what a compiled loop has begun.
+OF_SESSIONS = frozenset({"framer", "ignore_missing_slaves", "broadcast_enable", "answer_timeout", "report"})
+OF_LOOPS = frozenset(
+    {
+        "store",
+        "control",
+        "protocol",
+        "trace_packet",
+        "trace_pdu",
+        "max_connections",
+        "max_connections_per_host",
+        "idle_timeout",
+    }
+)
 
 
 class ModbusServerBase:
@@ -65,6 +84,10 @@ class ModbusServerBase:
     line: Line | None = None
     #: Whether the compiled loop carries the bytes, without Python; else Twisted does.
     engine = False
+    # What carries the bytes without Twisted, while it does.
+    carrier: LoopServer | None = None
+    #: Values written by masters that observers were not told, since they were behind and the values were written again.
+    coalesced = 0
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -93,13 +116,41 @@ class ModbusServerBase:
         for function in options.get("custom_functions") or ():
             self.decoder.register(function)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As with Twisted, what sessions are made of may be changed for the connections to come.
+
+        :raises ConfigurationError: for a framer that is none, and for what a compiled loop can't change any more
+        """
+        if name == "framer":
+            value = find_framer(value)
+        if self._is_fixed(name, value):
+            raise ConfigurationError(
+                f"{name} can't be changed while a compiled loop serves: give it to the Start function, or engine=False too"
+            )
+        super().__setattr__(name, value)
+        if name in OF_SESSIONS:
+            self._renew_sessions()
+        elif name == "trace_connect" and self.carrier is not None:
+            self.carrier.trace()
+
+    def _is_fixed(self, name: str, value: Any) -> bool:
+        """Whether an attribute can't get this value any more."""
+        if self.carrier is None or name not in OF_LOOPS | {"framer"}:
+            return False
+        return not is_own(value) if name == "framer" else value is not getattr(self, name)
+
+    def _renew_sessions(self) -> None:
+        """What sessions are made of has changed: those made ahead are out of date."""
+        if self.carrier is not None:
+            self.carrier.renew()
+
     @property
     def decoder(self) -> Any:
         """The ServerDecoder of this server; connections made from now on answer the functions of the classes registered with it."""
         if self._decoder is None:
             from mbcore.messages import ServerDecoder
 
-            self._decoder = ServerDecoder(self.report)
+            self._decoder = ServerDecoder(self.report, self._renew_sessions)
         return self._decoder
 
     @property
@@ -120,12 +171,27 @@ class ModbusServerBase:
         protocol = getattr(self, "protocol", own_protocol)
         if protocol is not own_protocol:
             return f"the factory's protocol is {protocol.__name__}, which sees every byte"
+        if not is_own(self.framer):
+            return f"the framer is {self.framer.__name__}, a class of the application's"
         for name in ("trace_packet", "trace_pdu"):
             if getattr(self, name) is not None:
                 return f"{name} is given, which sees every message"
         if not asked and _log.isEnabledFor(logging.DEBUG):
             return "the log is to show every message (level DEBUG)"
         return ""
+
+    def wants_loop(self, engine: bool | None, own_protocol: Any, wishes: Mapping[str, Any]) -> bool:
+        """Whether a compiled loop is to carry this server's bytes.
+
+        :param engine: True: it has to; False: Twisted does; None: the loop where it can
+        :param wishes: what else the loop alone can do, and whether the user wants it
+        :raises ConfigurationError: when the loop cannot do what the user wants
+        """
+        obstacle = "engine is False" if engine is False else self.obstacle(own_protocol, bool(engine))
+        for wish, made in {"engine is True": engine, **wishes}.items():
+            if obstacle and made:
+                raise ConfigurationError(f"{wish}, which needs the compiled loop, but {obstacle}: leave one of the two out")
+        return not obstacle
 
     def admits(self, host: str) -> bool:
         """Whether the access control lets a host in; a refusal is counted, and logged now and then."""
@@ -205,6 +271,8 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
 
     :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest. None: 2000, or
         what the process's limit of open files (``ulimit -n``) allows
+    :param max_connections_per_host: as ``max_connections``, of those of one host; None: no limit
+    :param idle_timeout: seconds after which a connection that says nothing is closed, up to 100000; 0, the default: never
     """
 
     #: What is built for a connection: ModbusTcpProtocol, or the user's subclass of it.
@@ -214,12 +282,23 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
     _keywords = FACTORY_KEYWORDS
 
     def __init__(
-        self, store: Any = None, framer: Any = None, identity: Any = None, *, max_connections: int | None = None, **kwargs: Any
+        self,
+        store: Any = None,
+        framer: Any = None,
+        identity: Any = None,
+        *,
+        max_connections: int | None = None,
+        max_connections_per_host: int | None = None,
+        idle_timeout: float = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(store, framer, identity, **kwargs)
         self.max_connections = _most_connections() if max_connections is None else check_count("max_connections", max_connections, 1)
-        # Open connections; a protocol enters itself and takes itself out.
-        self.connections: set[ModbusTcpProtocol] = set()
+        if max_connections_per_host is not None:
+            check_count("max_connections_per_host", max_connections_per_host, 1)
+        self.max_connections_per_host = max_connections_per_host
+        self.idle_timeout = check_time("idle_timeout", idle_timeout, 0, LONGEST_IDLE)
+        self._connections: set[ModbusTcpProtocol] = set()
         self._waiting: list[Deferred[None]] = []
         self._evictions = Rarely()
 
@@ -228,16 +307,20 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         host = getattr(addr, "host", None)
         if host is not None and not self.admits(host):
             return _Refused()
-        if len(self.connections) >= self.max_connections:
-            self._evict()
+        if self.max_connections_per_host is not None:
+            self._evict([one for one in self._connections if one.host == host], self.max_connections_per_host)
+        self._evict(self._connections, self.max_connections)
         protocol = self.protocol()
         protocol.factory = self
+        protocol.host = host
         return protocol
 
-    def _evict(self) -> None:
+    def _evict(self, connections: Collection[ModbusTcpProtocol], most: int) -> None:
         # "the oldest unused connection is closed" (Messaging on TCP/IP Implementation Guide V1.0b, connection management)
-        kept = [connection for connection in self.connections if not connection.closing]
-        if len(kept) >= self.max_connections:
+        if len(connections) < most:
+            return
+        kept = [connection for connection in connections if not connection.closing]
+        if len(kept) >= most:
             min(kept, key=lambda connection: connection.last_heard).close()
             self.note_eviction()
 
@@ -245,24 +328,54 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         """A connection was closed to make room for another: say so now and then."""
         if (number := self._evictions.count("full")) is not None:
             _log.warning(
-                "all %d connections of max_connections= are taken; closing the one unused for longest (%d times so far)",
+                "all %d connections of max_connections=%s are taken; closing the one unused for longest (%d times so far)",
                 self.max_connections,
+                f", or {self.max_connections_per_host} of max_connections_per_host=," if self.max_connections_per_host else "",
                 number,
             )
 
+    def note_refusal(self, error: int) -> None:
+        """The system lets no connection be accepted, for ``error``, an error number: say so now and then."""
+        if (number := self._evictions.count(error)) is not None:
+            _log.warning(
+                "connections cannot be accepted: %s; raise the limit of open files (ulimit -n, or LimitNOFILE= in the service unit), or"
+                " lower max_connections (%d times so far)",
+                os.strerror(error),
+                number,
+            )
+
+    @property
+    def connections(self) -> set[ModbusTcpProtocol]:
+        """The open connections; each enters itself and takes itself out.
+
+        :raises ConfigurationError: they are a compiled loop's, which has no protocols
+        """
+        if self.carrier is not None:
+            raise ConfigurationError(
+                "the connections are the compiled loop's, which has no protocols: the handle's `connections` counts them,"
+                " close_connections() closes them, and with engine=False they are here"
+            )
+        return self._connections
+
     def forget(self, connection: ModbusTcpProtocol) -> None:
         """A connection is lost."""
-        self.connections.discard(connection)
-        if not self.connections:
-            waiting, self._waiting = self._waiting, []
-            for deferred in waiting:
-                deferred.callback(None)
+        self._connections.discard(connection)
+        if not self._connections:
+            self.none_left()
+
+    def none_left(self) -> None:
+        """There is no connection any more: tell who waits for that."""
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
 
     def close_connections(self) -> Deferred[None]:
         """Close every connection; the Deferred fires when the last one is gone."""
-        for connection in list(self.connections):
+        for connection in list(self._connections):
             connection.close()
-        if not self.connections:
+        if self.carrier is not None:
+            self.carrier.loop.disconnect()
+        elif not self._connections:
             return succeed(None)
         gone: Deferred[None] = Deferred()
         self._waiting.append(gone)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from mbcore.engine.serial import SerialLoop
 
 from . import rs485
 from .port import SettingError
+from .thread import LoopThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +40,8 @@ class LoopCarrier:
         self._loop: SerialLoop | None = None
         self._closed: Deferred[None] | None = None
         self._timer: Any = None
+        # Of the loops before.
+        self._coalesced = 0
         # That the real-time schedule is refused was said.
         self._told = False
 
@@ -70,17 +71,13 @@ class LoopCarrier:
             delay_after=direction.delay_after,
             priority=PRIORITY if settings.realtime else 0,
         )
-        self._thread = threading.Thread(target=_run, args=(loop,), name=f"mbcore {factory.name}", daemon=True)
-        if factory.reactor.running:
-            try:
-                self._thread.start()
-            except RuntimeError:  # the system gives no more threads
-                if gpio >= 0:
-                    os.close(gpio)
-                raise
-        else:
-            # Until then the process may become a daemon: a thread would stay behind in the one that ends.
-            factory.reactor.callWhenRunning(self._start, loop)
+        self._thread = LoopThread(loop, factory.name, factory.reactor, self._end)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system gives no more threads
+            if gpio >= 0:
+                os.close(gpio)
+            raise
         session.wake = self._attend
         self._port, self._gpio, self._lost, self._loop = port, gpio, lost, loop
         factory.reactor.addReader(self)
@@ -92,9 +89,9 @@ class LoopCarrier:
             return succeed(None)
         if self._closed is None:
             closed: Deferred[None] = Deferred()
-            self._closed = closed
             self._loop.stop()
-            if not self._thread.ident:
+            self._closed = closed
+            if not self._thread.begun:
                 self._end("")
             return closed
         return self._closed
@@ -105,7 +102,8 @@ class LoopCarrier:
 
     def doRead(self) -> None:
         """The loop wants something."""
-        self._attend()
+        if not self._thread.elsewhere():
+            self._attend()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped, or something went wrong in one."""
@@ -117,20 +115,12 @@ class LoopCarrier:
         """For Twisted's log."""
         return f"serial line {self._factory.name}"
 
-    def _start(self, loop: SerialLoop) -> None:
-        """The reactor runs."""
-        if loop is not self._loop:
-            return
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            self._end(str(error))
-
     def _attend(self) -> None:
         loop = self._loop
         if loop is None:
             return
         loop.attend()
+        self._factory.coalesced = self._coalesced + loop.coalesced
         if loop.schedule_errno and not self._told:
             self._told = True
             _log.warning(
@@ -164,10 +154,10 @@ class LoopCarrier:
         assert loop is not None
         factory = self._factory
         factory.reactor.removeReader(self)
-        if self._thread.ident:
-            self._thread.join()
+        self._thread.join()
         # Observers hear of the last writes too; an answer that a user's code still owes is given up.
         loop.attend()
+        self._coalesced = factory.coalesced = self._coalesced + loop.coalesced
         factory.session.wake = None
         factory.session.reset()
         if self._timer is not None:
@@ -187,9 +177,3 @@ class LoopCarrier:
             closed.callback(None)
         else:
             self._lost(reason)
-
-
-def _run(loop: SerialLoop) -> None:
-    # Signals are the main thread's.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    loop.run()

@@ -1,96 +1,137 @@
-"""The compiled loop as the carrier of a TCP server's connections: its thread, and what it wants of the reactor. No Modbus here."""
+"""The compiled loops as the carriers of network servers: their threads, and what they want of the reactor. No Modbus here."""
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
-import socket
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from mbcore.engine.tcp import TcpLoop
+from .report import Rarely
+from .thread import LoopThread
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-    from twisted.internet.tcp import Port
     from twisted.python.failure import Failure
 
+    from mbcore.engine.tcp import TcpLoop
+    from mbcore.engine.udp import UdpLoop
     from mbcore.session import Session
 
     from .factory import ModbusServerFactory
+    from .udp import ModbusUdpProtocol
+
+_log = logging.getLogger(__name__)
 
 
 @implementer(IReadDescriptor)
 class LoopServer:
-    """A thread without the GIL accepts and serves the connections of an open port; the reactor is asked where Python is needed.
+    """A thread without the GIL serves an open port; the reactor is asked where Python is needed.
 
-    :param port: listens, and is not read by the reactor any more
+    A subclass makes the loop, and says what there is to tell of it.
+
+    :param port: a real port of Twisted's, which the reactor does not read any more
     """
 
-    def __init__(self, factory: ModbusServerFactory, port: Port) -> None:
+    loop: Any
+
+    def __init__(self, factory: Any, port: Any) -> None:
         self._factory = factory
         self._port = port
         # Sessions whose answer a user's code owes, each with the timer that gives it up.
         self._timers: dict[Session, Any] = {}
-        self._evicted = 0
-        self.loop = TcpLoop(port.fileno(), self._new_session, factory.max_connections, admit=self._admit)
-        self._thread = threading.Thread(target=_run, args=(self.loop,), name=f"mbcore {port.getHost().port}", daemon=True)
+        self._rarely = Rarely()
+        # What was told of the loop's counters.
+        self._told: dict[str, int] = {}
+        self.loop = self._make_loop()
+        self._thread = LoopThread(self.loop, str(port.getHost().port), factory.reactor, self._fall_back)
         self._thread.start()
         port.stopReading()
         factory.reactor.addReader(self)
+        factory.carrier = self
 
     def close(self) -> Deferred[None] | None:
-        """Close the port and all connections; the Deferred fires when the port is free."""
-        self._factory.reactor.removeReader(self)
+        """Close the port and all connections; the Deferred fires when the port is free.
+
+        :raises RuntimeError: in a process that was forked from the one that serves
+        """
+        self.loop.stop()
         self._end()
         return self._port.stopListening()  # type: ignore[no-any-return]
 
     def fileno(self) -> int:
         """What the reactor watches."""
-        return self.loop.fileno()
+        return self.loop.fileno()  # type: ignore[no-any-return]
 
     def doRead(self) -> None:
         """The loop wants something."""
+        if self._thread.elsewhere():
+            return
         try:
             for session in self.loop.attend():
                 self._watch(session)
         except BaseException as error:
             # Of a user's code that wants to end the program: as with Twisted its connection ends. Raised here it would end all.
             self._factory.report("a connection is closed: a user's code was interrupted", error)
-        if self.loop.evicted != self._evicted:
-            self._evicted = self.loop.evicted
-            self._factory.note_eviction()
+        self._tell()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
+        self.loop.stop()
         self._end()
 
     def logPrefix(self) -> str:
         """For Twisted's log."""
-        return f"TCP server on {self._port.getHost()}"
+        return f"{type(self).__name__} on {self._port.getHost()}"
+
+    def renew(self) -> None:
+        """What sessions are made of has changed."""
+        self.loop.renew()
+
+    def trace(self) -> None:
+        """There is a ``trace_connect`` hook now, or there is none."""
+
+    def _make_loop(self) -> Any:
+        raise NotImplementedError
+
+    def _tell(self) -> None:
+        """Log what the loop has counted, now and then."""
+        self._factory.coalesced = self.loop.coalesced
+        if self._counted("lost"):
+            self._warn("lost", "values that masters have written are not told to observers: there is no memory (%d so far)", self.loop.lost)
+
+    def _counted(self, counter: str) -> bool:
+        """Whether one of the loop's counters has grown since the last time."""
+        told, number = self._told.get(counter, 0), getattr(self.loop, counter)
+        self._told[counter] = number
+        return bool(number != told)
+
+    def _warn(self, kind: str, message: str, *values: object) -> None:
+        if self._rarely.count(kind) is not None:
+            _log.warning(message, *values)
 
     def _end(self) -> None:
-        self.loop.stop()
+        self._factory.reactor.removeReader(self)
         self._thread.join()
         # Observers hear of the last writes too; answers that a user's code still owes are given up.
         self.doRead()
+        self._factory.carrier = None
+
+    def _fall_back(self, reason: str) -> None:
+        """The system gives no thread: Twisted serves the port."""
+        _log.error("the server on %s has no thread of its own (%s): Twisted carries its bytes", self._port.getHost(), reason)
+        self._factory.reactor.removeReader(self)
+        self._factory.carrier = None
+        self._factory.engine = False
+        self._port.startReading()
 
     def _new_session(self) -> Session:
-        session = self._factory.buildSession()
+        session: Session = self._factory.buildSession()
         session.wake = partial(self._resume, session)
         return session
-
-    def _admit(self, descriptor: int) -> bool:
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as peer:
-                host = peer.getpeername()[0]
-        except OSError:  # it has gone
-            return False
-        return self._factory.admits(host)
 
     def _watch(self, session: Session) -> None:
         """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
@@ -118,7 +159,58 @@ class LoopServer:
             self._watch(session)
 
 
-def _run(loop: TcpLoop) -> None:
-    # Signals are the main thread's.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    loop.run()
+class TcpServer(LoopServer):
+    """Accepts the connections of a TCP port and serves them."""
+
+    loop: TcpLoop
+    _factory: ModbusServerFactory
+
+    def _make_loop(self) -> TcpLoop:
+        from mbcore.engine.tcp import TcpLoop
+
+        factory = self._factory
+        loop = TcpLoop(
+            self._port.fileno(),
+            self._new_session,
+            factory.max_connections,
+            factory.idle_timeout,
+            per_host=factory.max_connections_per_host or 0,
+            admit=factory.admits,
+            told=factory.run_trace_connect,
+        )
+        loop.trace(factory.trace_connect is not None)
+        return loop
+
+    def trace(self) -> None:
+        """Have the hook told of the connections from now on, or no more."""
+        self.loop.trace(self._factory.trace_connect is not None)
+
+    def _tell(self) -> None:
+        super()._tell()
+        if self._counted("evicted"):
+            self._factory.note_eviction()
+        if self._counted("refused"):
+            self._factory.note_refusal(self.loop.refusal)
+        if not self.loop.count:
+            self._factory.none_left()
+
+
+class UdpServer(LoopServer):
+    """Answers the datagrams of a UDP port."""
+
+    loop: UdpLoop
+    _factory: ModbusUdpProtocol
+
+    def _make_loop(self) -> UdpLoop:
+        from mbcore.engine.udp import UdpLoop
+
+        from .udp import MAX_WAITING
+
+        return UdpLoop(self._port.fileno(), self._new_session, MAX_WAITING, admit=self._factory.admits)
+
+    def _tell(self) -> None:
+        super()._tell()
+        if self._counted("dropped"):
+            self._factory.note_dropped()
+        if self._counted("undelivered"):
+            self._factory.note_undelivered("a client", os.strerror(self.loop.refusal))

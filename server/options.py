@@ -25,9 +25,9 @@ SERVER_KEYWORDS = frozenset(
         "reactor",
     }
 )
-FACTORY_KEYWORDS = SERVER_KEYWORDS | {"max_connections"}
+FACTORY_KEYWORDS = SERVER_KEYWORDS | {"max_connections", "max_connections_per_host", "idle_timeout"}
 _START_KEYWORDS = frozenset({"context", "console", "defer_reactor_run"})
-UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address"}
+UDP_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | {"address", "engine"}
 TLS_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog", "certfile", "keyfile", "cafile", "sslctx"}
 TCP_KEYWORDS = FACTORY_KEYWORDS | _START_KEYWORDS | {"address", "backlog", "engine"}
 # Of a serial line itself: what `settings` checks.
@@ -92,9 +92,11 @@ _UNUSED = {
     "handle_local_echo": _Unused('StartSerialServer finds an echo by itself, and echo="drop" says that there is one'),
     "handler": _Unused("subclass ModbusTcpProtocol and set it as the protocol of a ModbusServerFactory"),
     "host": _Unused("use address=(host, port)"),
+    "idle_timeout": _Unused("it belongs to StartTcpServer and StartTlsServer", (None, False, 0, 0.0)),
     "keyfile": _Unused("it belongs to StartTlsServer"),
     "loop": _Unused("Twisted's reactor runs the server; install twisted.internet.asyncioreactor first to share an asyncio loop"),
     "max_connections": _Unused("it belongs to StartTcpServer and StartTlsServer"),
+    "max_connections_per_host": _Unused("it belongs to StartTcpServer and StartTlsServer"),
     "parity": _Unused("it belongs to StartSerialServer"),
     "password": _Unused("store the key without a password, or give sslctx=, a twisted.internet.ssl.CertificateOptions that has the key"),
     "path": _Unused("serve a UNIX socket with twisted.internet.endpoints.UNIXServerEndpoint and a ModbusServerFactory"),
@@ -216,6 +218,11 @@ def find_framer(framer: object) -> type:
         f"the framer is {_what(framer)}: give one of the classes {', '.join(classes)} of mbcore,"
         f" or one of the words {', '.join(_FRAMER_WORDS)}"
     )
+
+
+def is_own(framer: type) -> bool:
+    """Whether a framer class is mbcore's rather than the application's."""
+    return any(framer is getattr(framers, name) for name in _FRAMER_WORDS.values() if name == framer.__name__)
 
 
 def check_hook(name: str, hook: Any) -> Callable[..., Any] | None:

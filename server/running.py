@@ -58,6 +58,19 @@ class RunningServer:
         return self.factory.engine
 
     @property
+    def connections(self) -> int:
+        """Open connections; 0 of a server that has none, such as a UDP server."""
+        carrier: Any = self.factory.carrier
+        if carrier is not None:
+            return getattr(carrier.loop, "count", 0)
+        return len(getattr(self.factory, "connections", ()))
+
+    @property
+    def coalesced(self) -> int:
+        """Values written by masters that observers were not told, since they were behind and the values were written again."""
+        return self.factory.coalesced
+
+    @property
     def control(self) -> ModbusControlBlock:
         """The server's control block: counters, event log, identity, listen-only mode."""
         return self.factory.control

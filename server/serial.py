@@ -15,7 +15,7 @@ from mbcore.errors import ConfigurationError, LineError
 from mbcore.line import LineSession
 
 from . import rs485
-from .factory import ModbusServerFactory
+from .factory import OF_LOOPS, OF_SESSIONS, ModbusServerFactory
 from .line import Carrier, Line
 from .port import FORMAT, SettingError, dropped_settings, open_port, set_low_latency
 from .settings import check_line
@@ -82,6 +82,16 @@ class ModbusSerialFactory(ModbusServerFactory):
             port.close()
             raise
         return port
+
+    def _is_fixed(self, name: str, value: Any) -> bool:
+        # The line's session is one for all its life, whatever carries the bytes.
+        if self.line is None or (name == "trace_packet" and not self.engine):
+            return False
+        return name in OF_SESSIONS | OF_LOOPS and value is not getattr(self, name)
+
+    def _renew_sessions(self) -> None:
+        if self.line is not None:
+            raise ConfigurationError(f"serial line {self.name} is served already: give custom_functions to StartSerialServer")
 
     def _tell_dropped(self, dropped: str) -> None:
         # Only a pseudo-terminal gets here with settings that its driver has dropped.
@@ -172,17 +182,12 @@ def _carrier(factory: ModbusSerialFactory) -> Carrier:
     :raises ConfigurationError: when that cannot do what the user wants
     """
     settings = factory.settings
-    obstacle = "engine is False" if settings.engine is False else factory.obstacle(ModbusSerialProtocol, bool(settings.engine))
-    if not obstacle:
-        from .loop import LoopCarrier
-
-        return LoopCarrier(factory)
     wishes = {
-        "engine is True": settings.engine,
         "realtime is True": settings.realtime,
         f'direction is "{settings.direction.kind}"': settings.direction.kind in ("rts", "gpio"),
     }
-    for wish, made in wishes.items():
-        if made:
-            raise ConfigurationError(f"{wish}, which needs the compiled loop, but {obstacle}: leave one of the two out")
-    return TwistedCarrier(factory)
+    if not factory.wants_loop(settings.engine, ModbusSerialProtocol, wishes):
+        return TwistedCarrier(factory)
+    from .loop import LoopCarrier
+
+    return LoopCarrier(factory)

@@ -12,7 +12,8 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Port as TcpPort
+from twisted.internet.udp import Port as UdpPort
 
 from mbcore.errors import ConfigurationError, LineError
 
@@ -64,8 +65,11 @@ def StartTcpServer(
     :param trace_packet: ``hook(sending, data) -> data``
     :param trace_pdu: ``hook(sending, pdu) -> pdu``
     :param trace_connect: ``hook(connected)``
-    :param engine: True: a compiled loop carries the bytes, whatever Python does meanwhile; False, the default: Twisted does
+    :param engine: True: a compiled loop carries the bytes, whatever Python does meanwhile; False: Twisted does; None, the default: the
+        loop, on Linux, where nothing needs to see every message, and the handle's ``engine`` tells
     :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
+    :param max_connections_per_host: as ``max_connections``, of those of one host; no limit by default
+    :param idle_timeout: seconds after which a connection that says nothing is closed; 0, the default: never
     :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
     :returns: the server's handle
@@ -77,13 +81,11 @@ def StartTcpServer(
     options = take_options("StartTcpServer", kwargs, TCP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
     backlog = check_count("backlog", options.pop("backlog", BACKLOG), 1)
-    engine = check_choice("engine", options.pop("engine", False), (True, False))
+    engine = _take_engine(options)
     factory = ModbusServerFactory(context, identity=identity, **options)
-    factory.engine = engine
-    if engine:
-        _check_loop(factory)
+    factory.engine = factory.wants_loop(engine, ModbusTcpProtocol, {})
     listen = partial(factory.reactor.listenTCP, port, factory, backlog, host)
-    return start_server(partial(_open_port, "TCP", factory, host, port, listen), factory.reactor, console, defer_reactor_run)
+    return start_server(partial(_open_port, "TCP", factory, host, port, listen, engine), factory.reactor, console, defer_reactor_run)
 
 
 def StartTlsServer(
@@ -127,12 +129,14 @@ def StartUdpServer(
     console: bool | Mapping[str, Any] = False,
     **kwargs: Any,
 ) -> RunningServer:
-    """Serve Modbus UDP; the parameters are those of :func:`StartTcpServer` without ``max_connections`` and ``backlog``."""
+    """Serve Modbus UDP; the parameters are those of :func:`StartTcpServer` without those of connections."""
     options = take_options("StartUdpServer", kwargs, UDP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
+    engine = _take_engine(options)
     protocol = ModbusUdpProtocol(context, identity=identity, **options)
+    protocol.engine = protocol.wants_loop(engine, ModbusUdpProtocol, {})
     listen = partial(_listen_udp, protocol, host, port)
-    return start_server(partial(_open_port, "UDP", protocol, host, port, listen), protocol.reactor, console, defer_reactor_run)
+    return start_server(partial(_open_port, "UDP", protocol, host, port, listen, engine), protocol.reactor, console, defer_reactor_run)
 
 
 def StartSerialServer(
@@ -144,7 +148,7 @@ def StartSerialServer(
     console: bool | Mapping[str, Any] = False,
     **kwargs: Any,
 ) -> RunningServer:
-    """Serve a serial line; the parameters are those of :func:`StartTcpServer` without the address, ``max_connections`` and ``backlog``.
+    """Serve a serial line; the parameters are those of :func:`StartTcpServer` without the address and those of connections.
 
     The line is opened for this process alone. Unit 0 is a broadcast, and for absent units there is silence. A device that is absent, or
     vanishes, is waited for and opened again by the same name; the handle's ``line`` tells of it and has the line's counters.
@@ -193,19 +197,13 @@ def StartSerialServer(
     return start_server(open_server, factory.reactor, console, defer_reactor_run)
 
 
-def _check_loop(factory: ModbusServerFactory) -> None:
-    """Whether the compiled loop can carry the bytes.
-
-    :raises ConfigurationError: when it cannot
-    """
-    obstacle = factory.obstacle(ModbusTcpProtocol, True)
-    if not obstacle and factory.trace_connect is not None:
-        obstacle = "trace_connect is given, which is told of every connection"
-    if obstacle:
-        raise ConfigurationError(f"engine is True, which needs the compiled loop, but {obstacle}: leave one of the two out")
+def _take_engine(options: dict[str, Any]) -> bool | None:
+    return check_choice("engine", options.pop("engine", None), (True, False, None))  # type: ignore[no-any-return]
 
 
-def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, listen: Callable[[], Any]) -> RunningServer:
+def _open_port(
+    kind: str, factory: ModbusServerBase, host: str, port: int, listen: Callable[[], Any], engine: bool | None = False
+) -> RunningServer:
     """Open a network port.
 
     :raises LineError: when the system refuses it; says why and the way out
@@ -218,23 +216,27 @@ def _open_port(kind: str, factory: ModbusServerBase, host: str, port: int, liste
         refused.errno = error.socketError.errno
         raise refused from error
     real = listener.getHost()
-    return RunningServer(kind, factory, (real.host, real.port), [*_serve(factory, listener), factory.close_connections])
+    return RunningServer(kind, factory, (real.host, real.port), [_serve(factory, listener, engine), factory.close_connections])
 
 
-def _serve(factory: ModbusServerBase, listener: Any) -> list[Callable[[], Any]]:
+def _serve(factory: Any, listener: Any, engine: bool | None) -> Callable[[], Any]:
     """Have the compiled loop serve an open port where it is to; what closes the port in the end."""
-    if not factory.engine or not isinstance(factory, ModbusServerFactory):
-        return [listener.stopListening]
-    from .network import LoopServer
+    if factory.engine:
+        from .network import TcpServer, UdpServer
 
-    try:
-        if not isinstance(listener, Port):
-            raise ConfigurationError(f"engine is True, but {factory.reactor!r} listens in a way of its own: leave engine out")
-        return [LoopServer(factory, listener).close]
-    except Exception:  # also where the system gives no more threads, descriptors or memory
-        factory.retire()
-        listener.stopListening()
-        raise
+        try:
+            if isinstance(listener, TcpPort):
+                return TcpServer(factory, listener).close
+            if isinstance(listener, UdpPort):
+                return UdpServer(factory, listener).close
+            if engine:
+                raise ConfigurationError(f"engine is True, but {factory.reactor!r} listens in a way of its own: leave engine out")
+        except Exception:  # also where the system gives no more threads, descriptors or memory
+            factory.retire()
+            listener.stopListening()
+            raise
+        factory.engine = False
+    return listener.stopListening  # type: ignore[no-any-return]
 
 
 def _listen_udp(protocol: ModbusUdpProtocol, host: str, port: int) -> Any:

@@ -42,10 +42,13 @@ class ModbusTcpProtocol(Protocol):
     last_heard: float
     #: True from the moment that :meth:`close` is called.
     closing = False
+    #: The client's address; None where it has none, as on a UNIX socket or a serial line.
+    host: str | None = None
 
-    # Delayed calls: to the session at its deadline, and to cut off a client that does not read.
+    # Delayed calls: to the session at its deadline, to cut off a client that does not read, to close a connection that says nothing.
     _timer: Any = None
     _abort: Any = None
+    _idle: Any = None
     _direct = False
     # Requests that come while an answer is waited for stay in the kernel.
     _holds_back = True
@@ -72,15 +75,17 @@ class ModbusTcpProtocol(Protocol):
                 transport.setTcpNoDelay(True)
                 transport.setTcpKeepAlive(True)
         transport.registerProducer(self, True)
+        if factory.idle_timeout:
+            self._idle = factory.reactor.callLater(factory.idle_timeout, self._check_idle)
         _log.debug("%s: connected", self)
         factory.run_trace_connect(True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, for whatever reason."""
-        for timer in (self._timer, self._abort):
+        for timer in (self._timer, self._abort, self._idle):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._abort = None
+        self._timer = self._abort = self._idle = None
         self.session.wake = None
         if self.session.waiting:
             self.session.reset()
@@ -195,6 +200,18 @@ class ModbusTcpProtocol(Protocol):
             if replies:
                 self._send(self._observe(True, replies))
         self._follow(now)
+
+    def _check_idle(self) -> None:
+        """Close the connection if nothing has come for long; who waits for a user's code is not idle."""
+        self._idle = None
+        now, idle = self.factory.seconds(), self.factory.idle_timeout
+        if self.session.waiting:
+            self.last_heard = now
+        rest = self.last_heard + idle - now
+        if rest > 0:
+            self._idle = self.factory.reactor.callLater(rest, self._check_idle)
+        else:
+            self.close()
 
     def _cut(self) -> None:
         self._abort = None

@@ -28,6 +28,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
 
     def __init__(self, store: Any = None, framer: Any = None, identity: Any = None, **kwargs: Any) -> None:
         super().__init__(store, framer, identity, **kwargs)
+        #: The session of the next datagram.
         self.session = self.buildSession()
         self._undelivered = Rarely()
         # Sessions that wait for a user's answer, each with the timer that gives it up.
@@ -64,8 +65,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         """Keep the session until a user's code has answered; a new one takes the next datagrams."""
         if len(self._waiting) >= MAX_WAITING:
             session.reset()
-            if (number := self._undelivered.count("waiting")) is not None:
-                _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
+            self.note_dropped()
             return
         self.session = self.buildSession()
         session.wake = partial(self._resume, session, addr)
@@ -98,8 +98,22 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             self.transport.write(reply, addr)
         except OSError as error:
             # Anyone can forge an address that nothing can be sent to.
-            if (number := self._undelivered.count(error.errno)) is not None:
-                _log.warning("a reply to %s:%s could not be sent: %s (%d times so far)", addr[0], addr[1], error, number)
+            self.note_undelivered(f"{addr[0]}:{addr[1]}", str(error))
+
+    def note_dropped(self) -> None:
+        """A request was dropped because too many wait: say so now and then."""
+        if (number := self._undelivered.count("waiting")) is not None:
+            _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
+
+    def note_undelivered(self, client: str, reason: str) -> None:
+        """A reply could not be sent: say so now and then."""
+        if (number := self._undelivered.count(reason)) is not None:
+            _log.warning("a reply to %s could not be sent: %s (%d times so far)", client, reason, number)
+
+    def _renew_sessions(self) -> None:
+        if hasattr(self, "session"):
+            self.session = self.buildSession()
+        super()._renew_sessions()
 
     def _observe(self, sending: bool, data: bytes, addr: tuple[str, int]) -> bytes:
         data = self.run_trace_packet(sending, data)

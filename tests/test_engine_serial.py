@@ -333,6 +333,19 @@ def test_a_unit_that_is_taken_out_while_python_is_asked_is_silent_and_no_other_o
     assert context[1].getValues(3, 0, 3) == [5, 6, 7]
 
 
+def test_a_unit_that_is_taken_out_before_observers_hear_of_a_broadcast_is_told_of_no_more(bus):
+    context = units(u1=image(hr=block([0x12] * 3)), u2=image(hr=block([0x12] * 3)))
+    heard = []
+    context.add_observer(lambda *told: heard.append(told))
+    served = bus(context)
+    served.say(wrap_rtu(pdu("16 0001 00F2 0025"), 0))
+    assert served.wants_python()
+    until(lambda: context[2].getValues(3, 1, 1) == [0x17])
+    del context[2]
+    served.loop.attend()
+    assert heard == [(1, "holding_registers", 1, [0x17])]
+
+
 def test_a_custom_function_is_answered(bus):
     served = bus(decoder=decoder_of(SumRequest))
     served.ask(wrap_rtu(pdu("37 0000 0003")), wrap_rtu(pdu("37 02 0012")))
@@ -475,39 +488,59 @@ def test_observers_hear_of_every_write_in_order(bus):
     assert heard == [(1, "holding_registers", 1, [number]) for number in range(3 * NOTES)]
 
 
-def test_a_line_that_is_too_far_ahead_of_its_observers_waits_for_them(bus):
+def test_a_line_does_not_wait_for_its_observers(bus):
     context, heard = watched()
     served = bus(context)
-    for number in range(NOTES):
+    for number in range(2 * NOTES):
         served.ask(write(number), write(number), attending=False)
     assert heard == []
-    served.say(write(NOTES))
-    served.wait_until_read()
-    until(lambda: sleeps(served.thread_id))
-    assert select.select([served.end], [], [], 0)[0] == [], "it stands still"
-    assert served.hear(8) == write(NOTES)
-    for number in range(NOTES + 1, 2 * NOTES):
-        served.ask(write(number), write(number), attending=False)
     served.loop.attend()
-    assert [values for *_, values in heard] == [[number] for number in range(2 * NOTES)]
+    assert [values for *_, values in heard] == [[number] for number in [*range(NOTES), 2 * NOTES - 1]]
+    assert served.loop.coalesced == NOTES - 1
 
 
-def test_observers_hear_what_was_written(bus):
-    context, heard = watched()
-    served = bus(context)
+def write_all_that_can_be_written(served):
     for request in REQUESTS:
         if request[0] in (5, 6, 0xF, 0x10, 0x16, 0x17):
             served.say(wrap_rtu(request))
             served.hear(9 if request[0] == 0x17 else 10 if request[0] == 0x16 else 8, attending=False)
     served.loop.attend()
+
+
+BITS = [True, False, True, True, False, False, True, True, True, False]
+
+
+def test_observers_hear_what_was_written(bus):
+    context, heard = watched()
+    write_all_that_can_be_written(bus(context))
     assert heard == [
         (1, "coils", 3, [True]),
         (1, "holding_registers", 1, [0xBEEF]),
-        (1, "coils", 0, [True, False, True, True, False, False, True, True, True, False]),
+        (1, "coils", 0, BITS),
         (1, "holding_registers", 1, [0x000A, 0x0102]),
         (1, "holding_registers", 1, [0x0007]),
         (1, "holding_registers", 1, [7, 8]),
     ]
+
+
+def test_observers_that_are_behind_hear_what_was_written_last(bus):
+    context, heard = watched(hr=block([5, 6, 7, *range(200)]))
+    served = bus(context)
+    for number in range(NOTES):
+        served.ask(write(number), write(number), attending=False)
+    write_all_that_can_be_written(served)
+    assert heard[NOTES:] == [(1, "coils", 0, BITS), (1, "holding_registers", 1, [7, 8])]
+    assert served.loop.coalesced == 5
+    del heard[:]
+    for number in range(NOTES):
+        served.ask(write(number), write(number), attending=False)
+    served.say(wrap_rtu(pdu("16 0001 EFFF 1000"), 0))
+    served.wait_until_read()
+    # Behind it, so that it has been executed.
+    served.ask(wrap_rtu(pdu("03 0001 0001")), wrap_rtu(pdu(f"03 02 {NOTES - 1 | 0x1000:04X}")), attending=False)
+    served.loop.attend()
+    # Of a broadcast each unit has its own result.
+    assert heard[NOTES:] == [(1, "holding_registers", 1, [NOTES - 1 | 0x1000]), (2, "holding_registers", 1, [0x1006])]
 
 
 def test_observers_hear_of_a_broadcast_once_for_each_unit(bus):

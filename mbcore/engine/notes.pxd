@@ -1,4 +1,6 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cpython.pythread cimport PyThread_type_lock
 
 from mbcore.session cimport Session, exchange_t
 
@@ -8,11 +10,44 @@ ctypedef struct note_t:
     uint8_t[256] pdu
     uint8_t[32] executed
 
+# A value that was written while the observers were behind.
+ctypedef struct value_t:
+    # unit id, table, file and address, from the highest bits to the lowest
+    uint64_t key
+    # the number of the last write to it, from 1 on, and its value in the lowest 16 bits; 0: an empty place
+    uint64_t stamp
+
 
 cdef class Notes:
     cdef note_t* ring
     cdef unsigned int written
     cdef unsigned int told
+    # What did not find room in the ring, a hash table with `room` places. Both threads': touched with the lock held.
+    cdef PyThread_type_lock lock
+    cdef value_t* values
+    cdef uint32_t room
+    cdef uint32_t count
+    cdef uint64_t writes
+    # whether there is something in the table, for a look without the lock
+    cdef unsigned int behind
+    # values that were written again before observers were told; values for which there was no memory
+    cdef readonly unsigned int coalesced
+    cdef readonly unsigned int lost
+    # taken from the table, in order, and how many of them were told
+    cdef value_t* taken
+    cdef uint32_t taken_count
+    cdef uint32_t taken_told
+    # observers are being told; and are to be told again of what has come meanwhile
+    cdef bint telling
+    cdef bint again
 
-    cdef bint write(self, Session session) noexcept nogil
+    cdef void write(self, Session session) noexcept nogil
+    cdef void merge(self, Session session) noexcept nogil
+    cdef void merge_for(self, int unit_id, Session session) noexcept nogil
+    cdef void put(self, uint64_t key, uint16_t value) noexcept nogil
+    cdef bint grow(self) noexcept nogil
     cdef int tell(self, Session session) except -1
+    cdef int tell_all(self, Session session) except -1
+    cdef int tell_note(self, Session session) except -1
+    cdef void take(self) noexcept
+    cdef int tell_taken(self, Session session) except -1

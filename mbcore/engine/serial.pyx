@@ -5,21 +5,19 @@ meanwhile. A request that needs Python (a user's block or custom function) waits
 calls when :meth:`SerialLoop.fileno` becomes readable; so do observers, who hear of writes in order without holding up the line.
 """
 
-import os
-
 from libc.errno cimport EAGAIN, EBADF, EINTR, EIO, errno
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memmove
 
 from posix.time cimport CLOCK_MONOTONIC, timespec
-from posix.unistd cimport close, read, write
+from posix.unistd cimport read, write
 
 from mbcore.engine.bell cimport hush, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
 )
-from mbcore.engine.notes cimport Notes
+from mbcore.engine.loop cimport Loop
 from mbcore.engine.shared cimport look, show
 from mbcore.line cimport CHUNK, LineSession
 from mbcore.session cimport FED, OBSERVE, WAIT
@@ -80,7 +78,7 @@ cdef void sleep_until(double then) noexcept nogil:
         pass
 
 
-cdef class SerialLoop:
+cdef class SerialLoop(Loop):
     """Answers one serial line from a descriptor that is open, configured and non-blocking.
 
     :param session: the line's session; the loop's alone from :meth:`run` on until that returns
@@ -103,13 +101,7 @@ cdef class SerialLoop:
     cdef double delay_after
     cdef int priority
 
-    # rung to wake the loop, and to call Python
-    cdef int to_loop
-    cdef int to_python
-    # Of both threads: written by `show`, read by `look`.
-    cdef unsigned int stopping
-    cdef unsigned int ended
-    # what the loop stands still for, as the session says, or 0
+    # Of both threads: what the loop stands still for, as the session says, or 0.
     cdef unsigned int need
     # why it has ended, an errno; 0: it was stopped
     cdef int error
@@ -121,14 +113,6 @@ cdef class SerialLoop:
     cdef uint8_t[BACKLOG] backlog
     cdef int kept
     cdef double kept_at
-
-    cdef Notes notes
-
-    def __cinit__(self, *args, **kwargs):
-        self.to_loop = self.to_python = -1
-        self.notes = Notes()
-        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __init__(
         self, LineSession session not None, int fd, double character_time, *, direction="auto", active="high", int gpio_fd=-1,
@@ -148,22 +132,9 @@ cdef class SerialLoop:
         self.delay_after = delay_after
         self.priority = priority
         self.tells_empty = True
-
-    def __dealloc__(self):
-        for bell in (self.to_loop, self.to_python):
-            if bell >= 0:
-                close(bell)
+        self.whole = True
 
     # ---- from Python's threads --------------------------------------------------------------------------------------------------------
-
-    def fileno(self):
-        """Return the descriptor that is readable when :meth:`attend` wants to be called."""
-        return self.to_python
-
-    @property
-    def over(self):
-        """Whether the loop has ended, by :meth:`stop` or because the line is gone."""
-        return bool(look(&self.ended))
 
     @property
     def errno(self):
@@ -174,19 +145,6 @@ cdef class SerialLoop:
     def schedule_errno(self):
         """Why the system has refused the real-time schedule; 0: it has not."""
         return self.schedule_error
-
-    def run(self):
-        """Serve the line until it is gone or :meth:`stop` is called; for a thread of its own."""
-        self.initialised()
-        with nogil:
-            self.serve()
-            show(&self.ended, True)
-            ring(self.to_python)
-
-    def stop(self):
-        """End the loop when a reply that is being sent is out; does not wait for that."""
-        show(&self.stopping, True)
-        ring(self.to_loop)
 
     def attend(self):
         """Do what the loop wants of Python: tell observers, answer a request that a user's code answers.
@@ -212,11 +170,6 @@ cdef class SerialLoop:
         if self.session.awaited is not None:
             self.session.give_up()
             self.attend()
-
-    cdef int initialised(self) except -1:
-        if self.session is None:
-            raise TypeError("this loop was made without __init__")
-        return 0
 
     # ---- in the loop's thread, without the GIL ----------------------------------------------------------------------------------------
 
@@ -290,8 +243,8 @@ cdef class SerialLoop:
     cdef void go_on(self, int fed) noexcept nogil:
         """Let the session go on until it has looked at all bytes; stand still where it needs Python."""
         while fed != FED:
-            if fed == OBSERVE and self.notes.write(self.session):
-                ring(self.to_python)
+            if fed == OBSERVE:
+                self.note(self.session)
             else:
                 show(&self.need, fed)
                 ring(self.to_python)

@@ -31,14 +31,17 @@ def public_messages(base: type[ModbusPDU]) -> list[type[Any]]:
 class Decoder:
     """The tables function code -> class, and function and sub-function code -> class.
 
-    ``report`` hears of what a user's class raised while decoding, as ``report(sentence, exception)``.
+    ``report`` hears of what a user's class raised while decoding, as ``report(sentence, exception)``, and ``changed`` of each class that
+    was registered.
     """
 
     base: ClassVar[type[ModbusPDU]]
     codes: ClassVar[range]
 
-    def __init__(self, report: Reporter | None = None) -> None:
+    def __init__(self, report: Reporter | None = None, changed: Callable[[], object] | None = None) -> None:
         self.report = report
+        # Called when a class was registered.
+        self._changed = changed
         self._classes: dict[int, type[Any]] = {}
         self._sub_classes: dict[tuple[int, int], type[Any]] = {}
         #: What :meth:`register` has added: {function code: class}.
@@ -74,6 +77,8 @@ class Decoder:
             self._classes.pop(code, None)
         self._add(function)
         self.custom[code] = function
+        if self._changed is not None:
+            self._changed()
 
     def _decoded(self, kind: type[Any], message: bytes) -> Any:
         """Decode with the class of the function, and again with the class of the sub-function where it has its own."""

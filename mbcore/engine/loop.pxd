@@ -1,0 +1,91 @@
+from libc.stdint cimport uint32_t
+
+from mbcore.engine.notes cimport Notes
+from mbcore.session cimport Session
+
+cdef enum:
+    # Of an errand, beside what a session stops for: whether a peer is let in; it is to be closed; it has gone, and its answer need not
+    # come; its session is out of date.
+    ADMIT = 100
+    CLOSE = 101
+    CANCEL = 102
+    RETIRE = 103
+
+
+cdef class Loop:
+    # rung to wake the loop, and to call Python
+    cdef int to_loop
+    cdef int to_python
+    # Of both threads: written by `show`, read by `look`.
+    cdef unsigned int stopping
+    cdef unsigned int ended
+    # `__init__` has come to its end
+    cdef bint whole
+    # this process is a fork of the one where the loop runs
+    cdef bint left
+    cdef Notes notes
+
+    cdef int initialised(self) except -1
+    cdef void serve(self) noexcept nogil
+    cdef void note(self, Session session) noexcept nogil
+    cdef void leave_to_parent(self) noexcept
+
+
+# A peer that Python is asked for, or is done with.
+ctypedef struct errand_t:
+    # of the loop's table
+    uint32_t index
+    # what the session has stopped for, or one of the above; and what to do when it comes back: go on, or CLOSE
+    int asked
+    int need
+    void* session
+
+
+cdef class Errands:
+    cdef errand_t* ring
+    cdef uint32_t mask
+    cdef unsigned int put_count
+    cdef unsigned int got_count
+
+    cdef void put(self, errand_t errand) noexcept nogil
+    cdef bint get(self, errand_t* errand) noexcept nogil
+    cdef unsigned int count(self) noexcept nogil
+
+
+cdef class NetworkLoop(Loop):
+    cdef object admit
+    cdef bint gated
+    cdef object new_session
+    # of the table; there are as many sessions at most
+    cdef uint32_t places
+
+    # every session that was made, for the loop holds none of the references
+    cdef set sessions
+    # of `spare` the loop takes, and what is given back goes there: its own; `made` is filled by Python
+    cdef void** spare
+    cdef uint32_t spare_count
+    cdef Errands made
+    # Of both threads: more are wanted; those of another edition are out of date.
+    cdef unsigned int wants_sessions
+    cdef unsigned int edition
+
+    cdef Errands asked
+    cdef Errands done
+    # sessions whose answer a user's code owes, and the indices of their peers
+    cdef dict waiting
+    # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
+    cdef list changed
+    # whose store observers are told of
+    cdef Session first
+
+    cdef int set_up(self, new_session, admit) except -1
+    cdef int tell_all(self) except -1
+    cdef object host_of(self, uint32_t index)
+    cdef int run_errand(self, errand_t errand) except -1
+    cdef bint answer(self, errand_t errand) except -1
+    cdef void hand_back(self, errand_t errand) noexcept
+    cdef int make_sessions(self) except -1
+    cdef void want_sessions(self) noexcept nogil
+    cdef void* take_session(self) noexcept nogil
+    cdef void give_back(self, void* session) noexcept nogil
+    cdef void tell(self, uint32_t index, int need, void* session) noexcept nogil

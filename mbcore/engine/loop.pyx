@@ -1,0 +1,375 @@
+"""What the loops have in common: how they begin, call Python and end; and, where there are many peers, sessions and errands.
+
+In a process that was forked from the one where a loop runs, the loop's thread is not there: whoever calls the loop is told so, and its
+connections are the other process' alone.
+"""
+
+import os
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from posix.unistd cimport close
+
+from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.clock cimport monotonic
+from mbcore.engine.notes cimport Notes
+from mbcore.engine.shared cimport look, show
+from mbcore.lock cimport lock_image, unlock_image
+from mbcore.session cimport PYTHON, WAIT, Session
+
+cdef enum:
+    # Sessions made ahead, each for one peer to come.
+    SPARE = 16
+
+# The loops that run in this process.
+running = set()
+
+
+cdef class Loop:
+    """A loop's life.
+
+    A subclass says in `serve` what the loop does in its thread, without the GIL, until `stopping`.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.to_loop = self.to_python = -1
+        self.notes = Notes()
+        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __dealloc__(self):
+        for bell in (self.to_loop, self.to_python):
+            if bell >= 0:
+                close(bell)
+
+    def fileno(self):
+        """Return the descriptor that is readable when :meth:`attend` wants to be called."""
+        return self.to_python
+
+    @property
+    def over(self):
+        """Whether the loop has ended."""
+        return bool(look(&self.ended))
+
+    @property
+    def forked(self):
+        """Whether this process is a fork of the one where the loop runs."""
+        return bool(self.left)
+
+    @property
+    def coalesced(self):
+        """Values that observers were not told, because they were behind and the values were written again."""
+        return self.notes.coalesced
+
+    @property
+    def lost(self):
+        """Values that observers were not told, because they were behind and there was no memory."""
+        return self.notes.lost
+
+    def run(self):
+        """Serve until :meth:`stop` is called, or what is served has gone; for a thread of its own."""
+        self.initialised()
+        running.add(self)
+        try:
+            with nogil:
+                self.serve()
+                show(&self.ended, True)
+                ring(self.to_python)
+        finally:
+            running.discard(self)
+
+    def stop(self):
+        """End the loop; does not wait for that.
+
+        :raises RuntimeError: as all methods, in a process that was forked from the one where the loop runs
+        """
+        self.initialised()
+        show(&self.stopping, True)
+        ring(self.to_loop)
+
+    cdef int initialised(self) except -1:
+        if not self.whole:
+            raise TypeError("this loop was made without __init__")
+        if self.left:
+            raise RuntimeError(
+                f"process {os.getpid()} was forked from one that serves, and the server stayed there: fork before the reactor runs, or"
+                " start the other program with subprocess"
+            )
+        return 0
+
+    cdef void serve(self) noexcept nogil:
+        pass
+
+    cdef void note(self, Session session) noexcept nogil:
+        """Note a write for the observers."""
+        self.notes.write(session)
+        ring(self.to_python)
+
+    cdef void leave_to_parent(self) noexcept:
+        """This process is a fork of the one where the loop runs."""
+        self.left = True
+
+
+# The image's lock is nobody's at the moment of a fork, or it would be held for ever in the child.
+def before_fork():
+    """Wait until the image is whole."""
+    lock_image()
+
+
+def after_fork():
+    """In the parent: go on."""
+    unlock_image()
+
+
+def after_fork_in_child():
+    """In the child: the loops are the parent's."""
+    cdef Loop loop
+    unlock_image()
+    for loop in running:
+        loop.leave_to_parent()
+    running.clear()
+
+
+os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child)
+
+
+cdef class Errands:
+    """A ring of errands from one thread to another, which has room for all there can be at a time."""
+
+    def __cinit__(self, uint32_t most):
+        cdef uint32_t size = 2
+        while size < most:
+            size *= 2
+        self.mask = size - 1
+        self.ring = <errand_t*> calloc(size, sizeof(errand_t))
+        if self.ring == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.ring)
+
+    cdef void put(self, errand_t errand) noexcept nogil:
+        self.ring[self.put_count & self.mask] = errand
+        show(&self.put_count, self.put_count + 1)
+
+    cdef bint get(self, errand_t* errand) noexcept nogil:
+        if not self.count():
+            return False
+        errand[0] = self.ring[self.got_count & self.mask]
+        show(&self.got_count, self.got_count + 1)
+        return True
+
+    cdef unsigned int count(self) noexcept nogil:
+        return look(&self.put_count) - look(&self.got_count)
+
+
+cdef class NetworkLoop(Loop):
+    """A loop with many peers. Each that is served has a session, made ahead by Python and lent to one after the other.
+
+    What needs Python is an errand: of a peer a request, its cancellation, and whether its host is let in; of a session its end.
+    """
+
+    cdef int set_up(self, new_session, admit) except -1:
+        if self.asked is not None:
+            raise TypeError("a loop is made once")
+        self.new_session = new_session
+        self.admit = admit
+        self.gated = admit is not None
+        self.sessions = set()
+        self.waiting = {}
+        self.changed = []
+        # Of a place a request, its cancellation, and one for the next peer, which may come before the cancellation is read; and the end
+        # of its session.
+        self.asked = Errands(4 * self.places)
+        self.done = Errands(self.places)
+        self.made = Errands(SPARE)
+        self.spare = <void**> calloc(self.places, sizeof(void*))
+        if self.spare == NULL:
+            raise MemoryError()
+        self.make_sessions()
+        return 0
+
+    def __dealloc__(self):
+        free(self.spare)
+
+    # ---- from the thread that attends -------------------------------------------------------------------------------------------------
+
+    def attend(self):
+        """Do what the loop wants of Python, as far as it is asked by now.
+
+        Returns the sessions that have begun to wait for a user's code, or need not wait any more, as ``session.waiting`` tells. For the
+        former :meth:`resume` wants to be called by ``session.wake``, and :meth:`give_up` at ``session.deadline()``. When the loop has ended
+        observers are told of the last writes, and nothing else is done.
+        """
+        cdef errand_t errand
+        cdef unsigned int _
+        self.initialised()
+        hush(self.to_python)
+        try:
+            self.tell_all()
+            # What is asked later rings again: the reactor has its turn in between.
+            for _ in range(self.asked.count()):
+                if not self.asked.get(&errand):
+                    break  # a user's code has stopped the loop, which has done the rest
+                # What comes before it in order is told, whatever that raises.
+                try:
+                    self.notes.tell(self.first)
+                finally:
+                    self.run_errand(errand)
+            if look(&self.wants_sessions) and not look(&self.stopping):
+                self.make_sessions()
+        except BaseException:
+            # What is left is done the next time.
+            ring(self.to_python)
+            raise
+        changed, self.changed = self.changed, []
+        return changed
+
+    def resume(self, Session session not None):
+        """A user's code has answered; whether the session waits for another answer."""
+        cdef errand_t errand
+        self.initialised()
+        if session not in self.waiting or look(&self.ended):
+            return False
+        memset(&errand, 0, sizeof(errand))
+        errand.index = self.waiting.pop(session)
+        errand.asked = errand.need = PYTHON
+        errand.session = <void*> session
+        # It may write: what was written before is told first.
+        try:
+            self.notes.tell(session)
+        finally:
+            waits = self.answer(errand)
+        return waits
+
+    def give_up(self, Session session not None):
+        """A user's code has not answered in time; whether the session waits for another answer."""
+        self.initialised()
+        if session in self.waiting and session.awaited is not None:
+            try:
+                session.give_up()
+            finally:
+                self.resume(session)
+        return session in self.waiting
+
+    def renew(self):
+        """Make new sessions for the peers to come: those made ahead are out of date. May be called in any thread."""
+        self.initialised()
+        show(&self.edition, self.edition + 1)
+        ring(self.to_loop)
+
+    cdef int tell_all(self) except -1:
+        """Tell of what has happened, whoever hears of it."""
+        return self.notes.tell(self.first)
+
+    cdef object host_of(self, uint32_t index):
+        """The address of a peer; None where it has gone."""
+        return None
+
+    cdef int run_errand(self, errand_t errand) except -1:
+        cdef Session session = <Session> errand.session
+        if errand.need == RETIRE:
+            self.sessions.discard(session)
+        elif errand.need == CANCEL:
+            if session in self.waiting:
+                errand.index = self.waiting.pop(session)
+                self.changed.append(session)
+                try:
+                    session.reset()
+                finally:
+                    self.hand_back(errand)
+        elif look(&self.ended):
+            pass
+        elif errand.need == ADMIT:
+            errand.need = CLOSE
+            try:
+                host = self.host_of(errand.index)
+                if host is not None and self.admit(host):
+                    errand.need = ADMIT
+            finally:
+                self.hand_back(errand)
+        elif self.answer(errand):
+            self.changed.append(session)
+        return 0
+
+    cdef bint answer(self, errand_t errand) except -1:
+        """Let a session do what it has stopped for; whether a user's code answers later."""
+        cdef Session session = <Session> errand.session
+        session.now = monotonic()
+        try:
+            if session.attend(errand.need) == WAIT:
+                self.waiting[session] = errand.index
+                return True
+        except BaseException:
+            # A user's code wants to end the program: its connection ends.
+            errand.need = CLOSE
+            try:
+                session.reset()
+            finally:
+                self.hand_back(errand)
+            raise
+        self.hand_back(errand)
+        return False
+
+    cdef void hand_back(self, errand_t errand) noexcept:
+        self.done.put(errand)
+        ring(self.to_loop)
+
+    cdef int make_sessions(self) except -1:
+        cdef errand_t errand
+        cdef Session session
+        memset(&errand, 0, sizeof(errand))
+        # First: the loop may take them all, and want more, before this is done.
+        show(&self.wants_sessions, False)
+        while self.made.count() < SPARE and <uint32_t> len(self.sessions) < self.places:
+            # Before it is made: what it is made of may change meanwhile.
+            edition = look(&self.edition)
+            session = self.new_session()
+            session.initialised()
+            session.edition = edition
+            self.sessions.add(session)
+            self.first = session
+            errand.session = <void*> session
+            self.made.put(errand)
+        ring(self.to_loop)
+        return 0
+
+    # ---- in the loop's thread, without the GIL ----------------------------------------------------------------------------------------
+
+    cdef void want_sessions(self) noexcept nogil:
+        if not look(&self.wants_sessions):
+            show(&self.wants_sessions, True)
+            ring(self.to_python)
+
+    cdef void* take_session(self) noexcept nogil:
+        """A session for a new peer; NULL until Python has made more."""
+        cdef errand_t errand
+        cdef void* session
+        while True:
+            if self.spare_count:
+                self.spare_count -= 1
+                session = self.spare[self.spare_count]
+            elif self.made.get(&errand):
+                session = errand.session
+            else:
+                self.want_sessions()
+                return NULL
+            if (<Session> session).edition == look(&self.edition):
+                return session
+            self.tell(0, RETIRE, session)
+
+    cdef void give_back(self, void* session) noexcept nogil:
+        """A peer needs its session no more."""
+        (<Session> session).clear()
+        self.spare[self.spare_count] = session
+        self.spare_count += 1
+
+    cdef void tell(self, uint32_t index, int need, void* session) noexcept nogil:
+        cdef errand_t errand
+        errand.index = index
+        errand.asked = errand.need = need
+        errand.session = session
+        self.asked.put(errand)
+        ring(self.to_python)

@@ -1,0 +1,15 @@
+from collections.abc import Callable
+
+from mbcore.engine.loop import NetworkLoop
+from mbcore.session import Session
+
+class UdpLoop(NetworkLoop):
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def undelivered(self) -> int: ...
+    @property
+    def refusal(self) -> int: ...
+    def __init__(
+        self, fd: int, new_session: Callable[[], Session], max_waiting: int, *, admit: Callable[[str], bool] | None = None
+    ) -> None: ...

@@ -1,0 +1,88 @@
+"""The thread of a compiled loop: when it begins, and that signals are not its own. Knows no bytes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mbcore.engine.loop import running
+
+_log = logging.getLogger(__name__)
+
+
+class _Loop(Protocol):
+    @property
+    def forked(self) -> bool: ...
+    def run(self) -> None: ...
+
+
+class LoopThread:
+    """A thread that runs a loop, and begins with the reactor: until then the process may become a daemon, and no thread follows it there.
+
+    :param failed: called with the reason where the system gives no thread when the reactor begins
+    """
+
+    def __init__(self, loop: _Loop, name: str, reactor: Any, failed: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._reactor = reactor
+        self._failed = failed
+        self._wanted = True
+        self._told = False
+        self._thread = threading.Thread(target=self._run, name=f"mbcore {name}", daemon=True)
+
+    def start(self) -> None:
+        """Run the loop, now or when the reactor begins.
+
+        :raises RuntimeError: when the system gives no more threads
+        """
+        if self._reactor.running:
+            self._start()
+        else:
+            self._reactor.callWhenRunning(self._start_late)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the loop has been run."""
+        return self._thread.ident is not None
+
+    def elsewhere(self) -> bool:
+        """Whether this process is a fork of the one that serves, where nothing is to be done; the log says so once."""
+        if self._loop.forked and not self._told:
+            self._told = True
+            _log.error(
+                "process %d was forked from one that serves and runs its reactor: the server stayed there; fork before the reactor runs, or"
+                " start the other program with subprocess",
+                os.getpid(),
+            )
+        return self._loop.forked
+
+    def join(self) -> None:
+        """Wait until the loop has ended; one that has not begun never does."""
+        self._wanted = False
+        if self.begun:
+            self._thread.join()
+
+    def _start(self) -> None:
+        # From now on a fork of this process has a loop without a thread.
+        running.add(self._loop)
+        try:
+            self._thread.start()
+        except BaseException:
+            running.discard(self._loop)
+            raise
+
+    def _start_late(self) -> None:
+        if self._wanted:
+            try:
+                self._start()
+            except RuntimeError as error:
+                self._failed(str(error))
+
+    def _run(self) -> None:
+        # Signals are the main thread's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._loop.run()
