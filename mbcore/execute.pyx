@@ -464,6 +464,9 @@ cdef uint16_t value_of(object context, int address, object report) except? 0xFFF
     try:
         return register_from(values_of(dialogue_with(context), MASK_WRITE_REGISTER, address, 1)[0])
     except (Exception, SystemExit, Later) as error:
+        if isinstance(error, Later):
+            # Nobody waits for this answer.
+            error.deferred.addErrback(lambda failure: None)
         if report is not None:
             report(f"a data block failed at address {address}", error)
         return 0

@@ -600,7 +600,8 @@ cdef class Session:
         if not exchange.broadcast:
             return notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
         for unit_id in range(256):
-            if executed[unit_id >> 3] >> (unit_id & 7) & 1:
+            # Not of one that the application has taken out since.
+            if executed[unit_id >> 3] >> (unit_id & 7) & 1 and unit_id in self.store:
                 if exchange.request.function_code == MASK_WRITE_REGISTER:
                     # Every unit has its own result.
                     exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)

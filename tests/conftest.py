@@ -1,12 +1,14 @@
 """Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
 
 import signal
+from contextlib import ExitStack, closing
 from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
+from carried import WAYS, carried_master
 from live import programs
-from live.device import Device
+from live.device import Device, has_choice
 from live.line import Line
 from live.shim import Shim, compile_shim
 
@@ -16,11 +18,23 @@ LIVE_SECONDS = 60
 LONG_SECONDS = 300
 
 
-@pytest.fixture(params=DELIVERIES, ids="-".join)
+@pytest.fixture(params=[*DELIVERIES, *(pytest.param(way, marks=pytest.mark.live) for way in WAYS)], ids="-".join)
 def connect(request):
-    """connect(store, control=None, **options) -> Master: over every framer, whole, byte by byte and between two glued frames."""
-    line, delivery = request.param
-    return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+    """connect(store, control=None, **options) -> Master
+
+    Over every framer, whole, byte by byte and between two glued frames; and through servers on Twisted and on the compiled loops, over TCP,
+    UDP and serial lines.
+    """
+    if len(request.param) == 2:
+        line, delivery = request.param
+        return lambda store, control=None, **options: master(line, store, control, delivery, **options)
+
+    def start(store, control=None, **options):
+        made, server = carried_master(request.param, store, control, **options)
+        request.addfinalizer(server.close)
+        return made
+
+    return start
 
 
 @pytest.fixture
@@ -58,20 +72,31 @@ def time_limit(request):
     signal.signal(signal.SIGALRM, before)
 
 
-def _serve(request):
-    """serve(transport, **keywords) -> Device, with a serial line or certificates where the transport wants them."""
+@pytest.fixture(scope="module", params=[True, False], ids=["loop", "twisted"])
+def engine(request):
+    """What carries the bytes: a compiled loop or Twisted."""
+    return request.param
+
+
+def _serve(request, engine):
+    """serve(transport, **keywords) -> Device, with a serial line or certificates where the transport wants them; on either engine."""
 
     def start(transport, **keywords):
+        if has_choice(transport):
+            keywords["engine"] = engine
+        elif engine:
+            pytest.skip("Twisted alone carries this")
         if transport in ("rtu", "ascii", "binary"):
-            keywords["line"] = Line()
-            request.addfinalizer(keywords["line"].close)
+            keywords["line"] = stack.enter_context(closing(Line()))
         elif transport in ("tls", "bare-tls"):
             keywords["certificates"] = request.getfixturevalue("certificates")
         device = Device(transport, **keywords)
-        request.addfinalizer(device.kill)
+        stack.callback(device.kill)
         return device
 
-    return start
+    # Not by finalizers of the request: they would come before those of the fixtures that use this one.
+    with ExitStack() as stack:
+        yield start
 
 
 # The first is for a device of the test's own, the second for one that the tests of a file share.

@@ -1,11 +1,14 @@
 """Blocks and contexts that answer with a Deferred: the session waits, keeps the order, and goes on."""
 
+import gc
+
 import pytest
 from adu import FRAME_GAP, LINES, block, image, master, one_unit, pdu, refused, units, words, wrap_rtu, wrap_socket
 from doubles import Reactor, Wire, connect
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import FakeDatagramTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from mbcore import ModbusControlBlock, ModbusRtuFramer, ModbusSequentialDataBlock, ModbusSocketFramer
@@ -480,3 +483,24 @@ def test_without_a_report_such_a_canceller_holds_up_nobody_either(session, asked
     session.receive(wrap_socket(READ, 1, 1), 1.0)
     asked.calls[0][-1]._canceller = lambda deferred: 1 // 0
     assert session.expire(5.0) == wrap_socket(refused(3, 0x0B), 1, 1)
+
+
+def test_what_a_broadcast_left_in_a_block_that_answers_later_is_not_waited_for(asked, request):
+    failures = []
+    note = failures.append
+    globalLogPublisher.addObserver(note)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(note))
+    store = units(u1=image(hr=asked))
+    heard, reports = [], []
+    store.add_observer(lambda *told: heard.append(told))
+    session = LINES["rtu-serial"].session(store, report=lambda *report: reports.append(report))
+    session.receive(wrap_rtu(pdu("16 0001 00F2 0025"), 0), 1.0)
+    asked.answer([0x12])
+    session.resume(2.0)
+    assert heard == [(1, "holding_registers", 1, [0])]
+    assert len(reports) == 1
+    assert len(asked.calls) == 2
+    asked.calls[-1][-1].errback(OSError("the sensor does not answer"))
+    asked.calls.clear()
+    gc.collect()
+    assert not failures

@@ -333,6 +333,19 @@ def test_a_unit_that_is_taken_out_while_python_is_asked_is_silent_and_no_other_o
     assert context[1].getValues(3, 0, 3) == [5, 6, 7]
 
 
+def test_a_unit_that_is_taken_out_before_observers_hear_of_a_broadcast_is_told_of_no_more(bus):
+    context = units(u1=image(hr=block([0x12] * 3)), u2=image(hr=block([0x12] * 3)))
+    heard = []
+    context.add_observer(lambda *told: heard.append(told))
+    served = bus(context)
+    served.say(wrap_rtu(pdu("16 0001 00F2 0025"), 0))
+    assert served.wants_python()
+    until(lambda: context[2].getValues(3, 1, 1) == [0x17])
+    del context[2]
+    served.loop.attend()
+    assert heard == [(1, "holding_registers", 1, [0x17])]
+
+
 def test_a_custom_function_is_answered(bus):
     served = bus(decoder=decoder_of(SumRequest))
     served.ask(wrap_rtu(pdu("37 0000 0003")), wrap_rtu(pdu("37 02 0012")))
@@ -1012,9 +1025,15 @@ def test_a_loop_that_waits_asks_nothing(line, shim):
     watched = shim(device=line.device_end)
     child = Child(line, watched)
     assert child.ask(ASKED, 7) == ANSWER
-    count = len(watched.calls("ppoll"))
-    time.sleep(0.2)
-    assert len(watched.calls("ppoll")) == count
+    counts = [-1]
+
+    def rests():
+        counts.append(len(watched.calls("ppoll")))
+        time.sleep(0.2)
+        return counts[-1] == counts[-2]
+
+    # A loop that asks now and then never does.
+    until(rests)
     assert child.end() == [0, 0]
 
 

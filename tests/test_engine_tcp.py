@@ -224,10 +224,15 @@ def test_a_stream_that_is_no_modbus_is_closed_behind_the_replies(serve):
     assert client.is_closed()
 
 
+def errors_of(served):
+    return sum(session.control.Counter.BusCommunicationError for session in served.sessions)
+
+
 def test_a_partial_frame_of_rtu_over_tcp_is_given_up(serve):
-    client = serve(framer=ModbusRtuFramer).connect()
+    served = serve(framer=ModbusRtuFramer)
+    client = served.connect()
     client.say(wrap_rtu(READ)[:5])
-    time.sleep(1.0)
+    until(lambda: errors_of(served))
     client.say(wrap_rtu(READ))
     assert client.hear(7) == wrap_rtu(ANSWER)
 
@@ -240,9 +245,8 @@ def test_a_silence_ends_the_noise_that_it_ends_as_one_error(serve):
     fed.expire(9.0)
     served = serve(framer=ModbusAsciiFramer)
     served.connect().say(noise)
-    time.sleep(1.5)
-    errors = [session.control.Counter.BusCommunicationError for session in served.sessions]
-    assert sum(errors) == fed.control.Counter.BusCommunicationError == 1
+    until(lambda: errors_of(served))
+    assert errors_of(served) == fed.control.Counter.BusCommunicationError == 1
 
 
 def test_a_function_that_is_unknown_is_answered_after_the_silence(serve):

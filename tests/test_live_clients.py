@@ -57,14 +57,9 @@ def connect(request):
     return make
 
 
-# Both the compiled loop and Twisted carry connections; Twisted where nothing is said.
-WAYS = [(*conversation, {}) for conversation in CONVERSATIONS]
-WAYS += [(name, transport, {"engine": True}) for name, transport in CONVERSATIONS if TRANSPORTS[transport].kind == "tcp"]
-
-
-@pytest.mark.parametrize(("name", "transport", "keywords"), WAYS)
-def test_client_and_device_agree_on_every_function_that_the_client_offers(name, transport, keywords, serve, connect):
-    device = serve(transport, **keywords)
+@pytest.mark.parametrize(("name", "transport"), CONVERSATIONS)
+def test_client_and_device_agree_on_every_function_that_the_client_offers(name, transport, serve, connect):
+    device = serve(transport)
     course = Course(connect(name, device))
     course.run()
     course.compare(device)

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.live
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["loop", "twisted"])
-def target(serve_all, request):
+@pytest.fixture(scope="module")
+def target(serve_all):
     """One process for all attacks on what carries the connections: it must outlive them and stop in good order."""
-    target = serve_all("tcp", engine=request.param)
+    target = serve_all("tcp")
     yield target
     assert target.stop() == 0
 

@@ -32,11 +32,13 @@ def free_port():
 class Script:
     """A script of live/old_scripts that runs; what it prints is in the file `printed`."""
 
-    def __init__(self, name, arguments, printed):
+    def __init__(self, name, arguments, printed, engine):
         place = {**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])}
         self.printed = printed
         with printed.open("w") as output:
-            command = [sys.executable, "-P", LIVE / "old_scripts" / f"{name}.py", *map(str, arguments)]
+            # Such a script does not say what carries its bytes.
+            start = [] if engine else [LIVE / "on_twisted.py"]
+            command = [sys.executable, "-P", *start, LIVE / "old_scripts" / f"{name}.py", *map(str, arguments)]
             self._process = subprocess.Popen(command, env=place, stdout=output, stderr=output)
 
     def wait_for(self, ready):
@@ -52,12 +54,12 @@ class Script:
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, engine):
     """run(name, *arguments) -> Script that is ready: ready() is true, or it has logged that; stopped when the test ends."""
     scripts = []
 
     def start(name, *arguments, ready=None):
-        script = Script(name, arguments, tmp_path / f"printed.{len(scripts)}")
+        script = Script(name, arguments, tmp_path / f"printed.{len(scripts)}", engine)
         scripts.append(script)
         script.wait_for(ready or (lambda: "is ready" in script.printed.read_text()))
         return script

@@ -33,12 +33,6 @@ def adapter(tmp_path):
         adapter.unplug()
 
 
-@pytest.fixture(params=[True, False], ids=["loop", "twisted"])
-def engine(request):
-    """Both carriers of a line's bytes."""
-    return request.param
-
-
 def serve_on(adapter, request, **keywords):
     device = Device("rtu", line=SimpleNamespace(device_end=str(adapter.name), client_end=None), **keywords)
     request.addfinalizer(device.kill)

@@ -232,6 +232,7 @@ cdef class NetworkLoop(Loop):
         errand.index = self.waiting.pop(session)
         errand.asked = errand.need = PYTHON
         errand.session = <void*> session
+        # It may write: what was written before is told first.
         try:
             self.notes.tell(self.first)
         finally:

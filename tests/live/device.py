@@ -16,6 +16,7 @@ from pathlib import Path
 
 import mbcore
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore.server.options import LINE_KEYWORDS, TCP_KEYWORDS, TLS_KEYWORDS, UDP_KEYWORDS
 
 HOST = "127.0.0.1"
 PATIENCE = 20
@@ -54,6 +55,12 @@ TRANSPORTS = {
     "binary-over-tcp": Transport("tcp", "binary"),
     "rtu-over-udp": Transport("udp", "rtu"),
 }
+
+
+def has_choice(transport):
+    """Whether either Twisted or a compiled loop can carry it."""
+    keywords = {"tcp": TCP_KEYWORDS, "udp": UDP_KEYWORDS, "tls": TLS_KEYWORDS, "serial": LINE_KEYWORDS}
+    return "engine" in keywords[TRANSPORTS[transport].kind]
 
 
 class Device:
