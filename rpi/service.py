@@ -223,7 +223,7 @@ def unit(machine: Machine, program: Sequence[str], package: str) -> str:
     if closed := _closed_to_others(program[0]) or _closed_to_others(package):
         raise ConfigurationError(
             f"{program[0]} can't be run by a service, to which {closed} is closed: install mbcore where it can,"
-            " sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install mbcore"
+            " sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install ./mbcore-*.whl"
         )
     # A group that the system does not have would keep the unit from starting.
     groups = " ".join(group for group in _GROUPS if machine.has_group(group))
