@@ -3,7 +3,12 @@
 # make lint    style, types and stubs
 # make bench   mbcore beside other servers (ARGS goes to tests/bench/run.py)
 # make soak    100,000 polls on simulated RS-485 lines of every kind (ARGS goes to tests/bus/soak.py)
+# make storm   30 minutes of every kind of client over the compiled loops (ARGS goes to tests/storm/run.py; --sanitize address, thread)
 # make wheel   sdist and wheel into dist/
+# make wheels-arm    wheels for every Pi into dist/pi/, cross-built, checked, built a second time and compared
+# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6)
+# make pi-in-the-loop   an emulated board with the ARM wheel, polled over its UART (ARGS=raspi3b: that board)
+# make bundle        archives for boards without a network into dist/pi/; test-bundle installs one in an emulated system
 # make clean   remove all that was built, .venv too
 #
 # Everything runs on the wheel in .venv, never on the tree. The wheel is built again when a source is newer.
@@ -14,9 +19,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python -P
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
-	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed \))
+	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak wheel clean
+.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle pi-in-the-loop clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -27,7 +32,9 @@ test: $(VENV)/.with-test
 lint: $(VENV)/.with-dev
 	$(RUN) -m ruff check .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
-	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.messages -m mbcore.cli -m mbcore.migrate
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
 	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
 
 bench: $(VENV)/.with-test
@@ -36,9 +43,34 @@ bench: $(VENV)/.with-test
 soak: $(VENV)/.with-test
 	$(RUN) tests/bus/soak.py $(ARGS)
 
+storm: $(VENV)/.with-dev
+	$(RUN) tests/storm/run.py $(ARGS)
+
+pi-in-the-loop: $(VENV)/.with-test
+	$(PYTHON) rpi/build-wheels aarch64
+	$(VENV)/bin/python rpi/pi-in-the-loop $(ARGS)
+
 wheel: $(VENV)/.with-dev
 	rm -rf dist build/lib*
 	$(RUN) -m build --outdir dist .
+
+# With -P they would not find rpi/workshop.
+wheels-arm:
+	$(require)
+	$(PYTHON) rpi/build-wheels --check-reproducible
+
+test-arm:
+	$(PYTHON) rpi/test-wheels $(ARGS)
+
+test-arm-all:
+	$(PYTHON) rpi/build-wheels armel
+	$(PYTHON) rpi/test-wheels $(ARGS) bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel
+
+bundle:
+	$(PYTHON) rpi/bundle $(ARGS)
+
+test-bundle:
+	$(PYTHON) rpi/test-bundle $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist mbcore.egg-info

@@ -1,5 +1,6 @@
 """Lists the extension modules; everything else stands in pyproject.toml."""
 
+import os
 import sys
 
 from Cython.Build import cythonize
@@ -31,6 +32,11 @@ if sys.platform.startswith("linux"):
     LINK = ["-Wl,-s", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]
 else:
     COMPILE, LINK = [], []
+
+# "address,undefined" or "thread": a build of its own that finds what they find (tests/storm/run.py).
+if sanitizers := os.environ.get("MBCORE_SANITIZE"):
+    LINK = [f"-fsanitize={sanitizers}"]
+    COMPILE = [*LINK, "-O1", "-g", "-fno-omit-frame-pointer", "-Wno-unused-const-variable"]
 
 if sys.platform.startswith("linux"):
     MODULES += ["mbcore.engine.loop", "mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp", "mbcore.engine.udp"]

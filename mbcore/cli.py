@@ -1,12 +1,13 @@
 """The command line: ``mbcore serve`` runs the demo unit, ``mbcore read`` and ``mbcore write`` talk to a server.
 
-``mbcore sniff`` listens to a serial line, ``mbcore migrate`` moves old scripts. Reads arguments and prints; serving is mbcore.server's,
-asking is mbcore.server.client's, listening is mbcore.sniff's, moving is mbcore.migrate's. Options have mbpoll's letters and pyserial's long
-names.
+``mbcore sniff`` listens to a serial line, ``mbcore migrate`` moves old scripts; ``mbcore hats``, ``ports``, ``doctor`` and ``service`` are
+for boards. Reads arguments and prints; serving is mbcore.server's, asking is mbcore.server.client's, listening is mbcore.sniff's, moving
+is mbcore.migrate's, boards are mbcore.rpi's. Options have mbpoll's letters and pyserial's long names.
 Exit codes: 0, 1 what went wrong at run time, 2 what the user wrote wrong.
 """
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -34,6 +35,10 @@ SERIAL = ("rtu", "ascii", "binary")
 #: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
 DEMO = ("tcp", "127.0.0.1", "-p", "5020")
 SNIFF = "listen to a serial line, print what both sides say and a table per unit; nothing is sent"
+HATS = "list the boards whose wiring is known; with a name: one of them"
+PORTS = "list serial ports, their stable names, drivers and adapters"
+DOCTOR = "find what keeps a serial line from working; exit code 1 where something is wrong"
+SERVICE = "serve as a systemd service"
 MIGRATE = "move scripts that import pymodbus 1.x/2.x's Twisted server to mbcore.pymodbus"
 
 TABLES = {"co": "co", "di": "di", "hr": "hr", "ir": "ir", "0": "co", "1": "di", "4": "hr", "3": "ir"}
@@ -63,18 +68,16 @@ def _run(words: list[str]) -> int:
         words[1:1] = DEMO
     try:
         args = _parser().parse_args(words)
-    except SystemExit as stop:
+        command: Callable[[argparse.Namespace], int | None] = args.command
+        return command(args) or 0
+    except SystemExit as stop:  # argparse's
         return int(stop.code or 0)
-    try:
-        command: Callable[[argparse.Namespace], None] = args.command
-        command(args)
     except ConfigurationError as error:
         return _say(error, 2)
     except (ModbusError, OSError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
         return _say("interrupted", 1)
-    return 0
 
 
 @contextmanager
@@ -98,6 +101,7 @@ def _say(error: object, code: int) -> int:
 
 
 def _serve(args: argparse.Namespace) -> None:
+    held = _take_hat(args)
     from twisted.internet import reactor as installed
     from twisted.internet.error import ReactorNotRunning
     from twisted.logger import STDLibLogObserver, globalLogBeginner
@@ -114,13 +118,17 @@ def _serve(args: argparse.Namespace) -> None:
     server = _start_server(args, context)
     values.start(reactor)
     reactor.callWhenRunning(print, _welcome(args, server.port, values.rows()), flush=True)
+    if os.environ.get("NOTIFY_SOCKET"):
+        from mbcore.server.notify import notify_systemd
+
+        notify_systemd([server], reactor)
 
     def stop() -> None:
         with suppress(ReactorNotRunning):  # the second of two signals
             reactor.stop()
 
     # Twisted's own handlers would leave a gap until it has set them.
-    with _signals(partial(reactor.callFromThread, stop)):
+    with held, _signals(partial(reactor.callFromThread, stop)):
         reactor.run(installSignalHandlers=False)
 
 
@@ -268,15 +276,95 @@ def _line_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _line_behaviour(args: argparse.Namespace) -> dict[str, Any]:
     """How a server behaves on its line; what is not said is left to the server."""
-    named = {name: getattr(args, name) for name in ("echo", "direction", "direction_line", "direction_active", "frame_gap", "reply_delay")}
+    words = ("echo", "direction", "direction_chip", "direction_line", "direction_active", "frame_gap", "reply_delay")
+    named = {name: getattr(args, name) for name in words}
     said = {name: value for name, value in named.items() if value is not None}
     return {"units": args.unit, "reopen": args.reopen, **said}
+
+
+# ---- boards ----
+
+
+def _take_hat(args: argparse.Namespace) -> ExitStack:
+    """Set what the profile of a board says and the user does not; what holds the board's pins until it is closed."""
+    held = ExitStack()
+    _need_device(args)
+    if getattr(args, "hat", None):
+        from mbcore.rpi import hats
+        from mbcore.rpi.machine import Machine
+
+        hat, machine = hats.find_hat(args.hat), Machine()
+        for name, value in hat.settings(machine, vars(args)).items():
+            setattr(args, name, value)
+        if args.command is _serve:
+            hats.hold_pins(hat, machine, held)
+    return held
+
+
+def _need_device(args: argparse.Namespace) -> None:
+    if getattr(args, "device", "") is None and args.hat is None:
+        raise ConfigurationError("name the device, e.g. /dev/ttyUSB0, or the board that has it, --hat NAME; `mbcore ports` lists devices")
+
+
+def _hats(args: argparse.Namespace) -> None:
+    from mbcore.rpi import hats
+    from mbcore.rpi.machine import Machine
+
+    if args.json:
+        print(json.dumps(hats.as_json(Machine(), args.name), indent=2))
+    else:
+        print(hats.sheet(Machine(), args.name) if args.name else hats.listing())
+
+
+def _ports(args: argparse.Namespace) -> None:
+    from mbcore.rpi import ports
+    from mbcore.rpi.machine import Machine
+
+    found = ports.list_ports(Machine(), ports.probe_rs485 if args.probe else None)
+    print(json.dumps([port._asdict() for port in found], indent=2) if args.json else ports.table(found))
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mbcore.rpi.doctor import examine
+    from mbcore.rpi.hats import find_hat
+    from mbcore.rpi.machine import Machine
+
+    report = examine(Machine(), find_hat(args.hat) if args.hat else None, args.port)
+    print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
+    return 1 if report.wrong else 0
+
+
+def _service(args: argparse.Namespace) -> None:
+    from mbcore.rpi import service
+    from mbcore.rpi.machine import Machine
+
+    machine = Machine()
+    if args.action == "show":
+        print(service.show(machine, args.name))
+        return
+    me = os.path.abspath(sys.argv[0])
+    program = (sys.executable, "-m", "mbcore") if me.endswith("__main__.py") else (me,)
+    if args.action == "install":
+        words = [word for word in args.words if word not in ("--", "--dry-run")]
+        args.dry_run |= "--dry-run" in args.words
+        if words:
+            # A slip of the pen is told now, not in the service's log.
+            _need_device(_parser().parse_args(["serve", *words]))
+        steps = service.plan_install(machine, args.name, words, program, os.path.dirname(__file__))
+    else:
+        steps = service.plan_remove(machine, args.name, args.purge)
+    if args.dry_run:
+        print(service.explain(steps))
+    else:
+        service.carry_out(machine, steps, shlex.join([*program, *sys.argv[1:]]))
+        print(f"Log:  journalctl -u mbcore@{args.name} -e")
 
 
 # ---- sniff ----
 
 
 def _sniff(args: argparse.Namespace) -> None:
+    _take_hat(args)
     settings = _line_settings(args)
     from mbcore import framer as framers
     from mbcore.monitor import Monitor
@@ -330,7 +418,7 @@ def _migrate(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mbcore", description="A Modbus server, and a small client for a first test. Addresses count from 0.")
     parser.add_argument("--version", action="version", version=f"mbcore {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="serve|read|write|sniff|migrate")
+    commands = parser.add_subparsers(required=True, metavar="serve|read|write|sniff|migrate|hats|ports|doctor|service")
     for name, run, about in (
         ("serve", _serve, f"serve the demo unit; without a transport: serve {' '.join(DEMO)}"),
         ("read", _read, "read values from a server"),
@@ -344,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
             if transport in NETWORK:
                 _add_network(leaf, transport, serving=run is _serve)
             else:
-                _add_serial(leaf, transport)
+                _add_serial(leaf, transport, boards=run is _serve)
                 if run is _serve:
                     _add_line(leaf)
             if run is _serve:
@@ -353,11 +441,41 @@ def _parser() -> argparse.ArgumentParser:
                 _add_asking(leaf, writing=run is _write)
     _add_sniff(commands.add_parser("sniff", help=SNIFF.partition(",")[0], description=SNIFF))
     _add_migrate(commands.add_parser("migrate", help=MIGRATE, description=MIGRATE))
+    _add_boards(commands)
     return parser
 
 
+def _add_boards(commands: Any) -> None:
+    for name, run, about in (("hats", _hats, HATS), ("ports", _ports, PORTS), ("doctor", _doctor, DOCTOR), ("service", _service, SERVICE)):
+        command = commands.add_parser(name, help=about.partition(";")[0], description=about)
+        command.set_defaults(command=run)
+        if run is not _service:
+            command.add_argument("--json", action="store_true", help="for machines")
+        if run is _hats:
+            command.add_argument("name", nargs="?", metavar="NAME", help="show this one, as it is on this machine")
+        elif run is _ports:
+            command.add_argument("--probe", action="store_true", help="ask the drivers for RS-485, which moves DTR and RTS for a moment")
+        elif run is _doctor:
+            command.add_argument("--hat", metavar="NAME", help="the board that is mounted; `mbcore hats` lists them")
+            command.add_argument("--port", metavar="DEV", help="the serial port to look at")
+    actions = command.add_subparsers(dest="action", required=True, metavar="install|remove|show")
+    for action, about in (
+        ("install", "serve at every start of the system"),
+        ("remove", "serve no more; the words stay in /etc/mbcore/NAME.env"),
+        ("show", "print what is installed"),
+    ):
+        leaf = actions.add_parser(action, help=about, description=about)
+        leaf.add_argument("name", metavar="NAME", help="of the instance: mbcore@NAME")
+        if action != "show":
+            leaf.add_argument("--dry-run", action="store_true", help="print the files and commands, do nothing")
+        if action == "remove":
+            leaf.add_argument("--purge", action="store_true", help="delete the words, too")
+        if action == "install":
+            leaf.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="what follows `mbcore serve`; none: as they are")
+
+
 def _add_sniff(command: argparse.ArgumentParser) -> None:
-    _add_serial(command, "rtu")
+    _add_serial(command, "rtu", boards=True)
     command.set_defaults(command=_sniff)
     command.add_argument("--framer", choices=SERIAL, default="rtu", help="how frames are framed (default %(default)s)")
     command.add_argument("-o", "--timeout", type=_seconds, default=1.0, metavar="S", help="seconds to an answer (default %(default)s)")
@@ -391,8 +509,10 @@ def _add_network(leaf: argparse.ArgumentParser, transport: str, *, serving: bool
             leaf.add_argument("--insecure", action="store_true", help="accept any certificate")
 
 
-def _add_serial(leaf: argparse.ArgumentParser, transport: str) -> None:
-    leaf.add_argument("device", help="serial port, e.g. /dev/ttyUSB0")
+def _add_serial(leaf: argparse.ArgumentParser, transport: str, *, boards: bool = False) -> None:
+    leaf.add_argument("device", nargs="?" if boards else None, help="serial port, e.g. /dev/ttyUSB0")
+    if boards:
+        leaf.add_argument("--hat", metavar="NAME", help="the board that has it, instead of device and direction; `mbcore hats` lists them")
     leaf.add_argument("-b", "--baudrate", type=_whole(50, 4_000_000), default=19200, metavar="N", help="default %(default)s")
     leaf.add_argument("-P", "--parity", type=_word(PARITIES, "parity"), default="E", metavar="WORD", help="even (default), odd or none")
     leaf.add_argument("-d", "--bytesize", type=int, choices=(7, 8), default=8, help="data bits (default %(default)s)")
@@ -408,7 +528,8 @@ def _add_line(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("--echo", choices=("auto", "drop", "none"), help="whether the adapter hears its own replies (default auto: find out)")
     directions = ("auto", "kernel", "rts", "gpio")
     leaf.add_argument("--direction", choices=directions, help="what switches an RS-485 transceiver (default auto: itself)")
-    leaf.add_argument("--direction-line", type=_whole(0, 1023), metavar="N", help="the line of /dev/gpiochip0 that does, with gpio")
+    leaf.add_argument("--direction-chip", metavar="CHIP", help="with gpio, the chip: its device or label (default /dev/gpiochip0)")
+    leaf.add_argument("--direction-line", type=_whole(0, 1023), metavar="N", help="the line of the chip that does, with gpio")
     leaf.add_argument("--direction-active", choices=("high", "low"), help="its state while sending (default high)")
     leaf.add_argument("--no-reopen", dest="reopen", action="store_false", help="end instead of waiting for an absent device")
 

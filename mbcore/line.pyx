@@ -311,7 +311,8 @@ cdef class LineSession(Session):
             if answered != FED:
                 return answered
         if self.final:
-            self.final = False
+            # The silence has ended a run of noise too.
+            self.final = self.in_noise = False
             self.boundary = True
         return FED
 
@@ -325,11 +326,15 @@ cdef class LineSession(Session):
 
     cdef bint is_mine(self) noexcept nogil:
         cdef const frame_t* frame = &self.exchange.frame
+        cdef bint there
         if frame.response:
             return False
         if frame.unit_id == 0:
             return True
-        return self.store.units.by_id[frame.unit_id] != NULL and (self.answered == NULL or self.answered[frame.unit_id])
+        lock_image()
+        there = self.store.units.by_id[frame.unit_id] != NULL
+        unlock_image()
+        return there and (self.answered == NULL or self.answered[frame.unit_id])
 
     cdef void pass_over(self) noexcept nogil:
         """Another unit's request or response."""

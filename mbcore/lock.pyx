@@ -1,17 +1,45 @@
-"""The one process-wide lock of the image. Knows nothing of what it guards."""
+"""The one process-wide lock of the image. Knows nothing of what it guards.
 
-from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
-)
+It is the system's own mutex: CPython's locks read the clock each time they are taken, and don't lend their holder the priority of a
+real-time thread that waits.
+"""
 
-cdef PyThread_type_lock image_lock = PyThread_allocate_lock()
-if image_lock == NULL:
-    raise MemoryError("no lock for the process image")
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_mutexattr_t:
+        pass
+    const int PTHREAD_PRIO_INHERIT
+    int pthread_mutexattr_init(pthread_mutexattr_t* attributes)
+    int pthread_mutexattr_setprotocol(pthread_mutexattr_t* attributes, int protocol)
+    int pthread_mutexattr_destroy(pthread_mutexattr_t* attributes)
+    int pthread_mutex_init(pthread_mutex_t* mutex, const pthread_mutexattr_t* attributes)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+
+cdef pthread_mutex_t image_lock
 
 
 cdef void lock_image() noexcept nogil:
-    PyThread_acquire_lock(image_lock, WAIT_LOCK)
+    pthread_mutex_lock(&image_lock)
 
 
 cdef void unlock_image() noexcept nogil:
-    PyThread_release_lock(image_lock)
+    pthread_mutex_unlock(&image_lock)
+
+
+cdef void make_lock() noexcept nogil:
+    cdef pthread_mutexattr_t attributes
+    pthread_mutexattr_init(&attributes)
+    # Where the kernel has no such thing it is a lock all the same.
+    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT)
+    if pthread_mutex_init(&image_lock, &attributes):
+        pthread_mutex_init(&image_lock, NULL)
+    pthread_mutexattr_destroy(&attributes)
+
+
+make_lock()
+# A child has a free lock and a whole image, whatever other threads were doing.
+if pthread_atfork(lock_image, unlock_image, make_lock):
+    raise MemoryError("no memory for the lock of the process image")

@@ -34,6 +34,8 @@ ctypedef struct exchange_t:
     bint broadcast
     # no answer, whatever the outcome
     bint silent
+    # of its end: someone wants to know of writes
+    bint observed
     # its function code is a user's own: Python has the whole message
     bint custom
     # the length of the response PDU where it stands ready in its place, else 0

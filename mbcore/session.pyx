@@ -258,7 +258,9 @@ cdef class Session:
     cdef void clear(self) noexcept nogil:
         """Be as new, but for an answer that is waited for."""
         self.held = 0
-        self.forget_replies()
+        free(self.out)
+        self.out = NULL
+        self.out_room = self.out_length = 0
         self.in_noise = False
         self.final = False
         self.closing = False
@@ -470,6 +472,7 @@ cdef class Session:
         cdef exchange_t* exchange = &self.exchange
         cdef control_t* control = &self.control.control
         exchange.silent = exchange.silent or control.listen_only
+        exchange.observed = self.store.units.observed
         # What has just been cleared stays so; of a restart the log tells the rest too.
         if not exchange.refused and exchange.request.function_code == DIAGNOSTICS:
             if exchange.request.sub_function == RESTART_COMMUNICATIONS_OPTION:
@@ -498,7 +501,7 @@ cdef class Session:
             if self.traced:
                 length = self.trace_response(writer.start, length)
             self.out_length += self.framer.wrap(&exchange.frame, adu, length)
-        if self.store.units.observed and not exchange.refused and writes(exchange.request.function_code):
+        if exchange.observed and not exchange.refused and writes(exchange.request.function_code):
             return OBSERVE
         return FED
 
@@ -520,7 +523,12 @@ cdef class Session:
     cdef int answer_in_python(self) except -1:
         """Go on where `admit` said PYTHON, or where an answer was waited for."""
         cdef exchange_t* exchange = &self.exchange
-        if exchange.custom:
+        if self.asked is None and not exchange.broadcast and self.store.context_of(exchange.frame.unit_id) is None:
+            # The application has taken it out since it was asked.
+            exchange.refused = GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
+            exchange.silent = exchange.silent or self.serial or self.ignore_missing_slaves
+            self.asked = []
+        elif exchange.custom:
             self.answer_custom()
             self.asked = []
         elif self.asked is None and exchange.broadcast:

@@ -15,11 +15,6 @@ from mbcore.errors import ConfigurationError, LineError
 from mbcore.framer import Framer, ModbusRtuFramer, build_request
 from mbcore.monitor import Frame, Monitor, Tally
 
-try:
-    import termios
-except ImportError:  # pragma: no cover - not a POSIX system
-    termios = None  # type: ignore[assignment]
-
 CHUNK = 4096
 SHOWN_VALUES = 8
 SHOWN_BYTES = 32
@@ -227,15 +222,11 @@ class Sniffer:
 
 
 def listen(port: Any) -> None:
-    """Let an open port hear only: no driver is switched on, bytes are handed on at once, and a break does not flush what came."""
+    """Let an open port hear only: no driver is switched on, and bytes are handed on at once."""
     with suppress(OSError):  # a port without modem lines
         port.rts = False
     with suppress(OSError, ValueError, NotImplementedError):  # one whose driver knows nothing of it
         port.set_low_latency_mode(True)
-    if termios is not None:
-        attributes = termios.tcgetattr(port.fileno())
-        attributes[0] &= ~termios.BRKINT
-        termios.tcsetattr(port.fileno(), termios.TCSANOW, attributes)
 
 
 # ---- text ----

@@ -1,1 +1,1 @@
-"""What brings mbcore to a board: imported as ``mbcore.rpi``. Board profiles and the doctor are not built yet."""
+"""What brings mbcore to a board: profiles, ports, the doctor, the service. Imported as ``mbcore.rpi``, and only by what asks for it."""

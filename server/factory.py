@@ -90,6 +90,8 @@ class ModbusServerBase:
     coalesced = 0
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
+    # Whether the compiled loop turns, where there is one: its carrier knows.
+    turning: Callable[[], bool] = staticmethod(lambda: True)
 
     _keywords = SERVER_KEYWORDS
     _fixed = "while a compiled loop serves: give it to the Start function, or engine=False too"

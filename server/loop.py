@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Characters of the longest reply, which is an ASCII one.
+LONGEST_REPLY = 513
 # Of SCHED_FIFO: above other real-time work that has no wish, below the kernel's own threads.
 PRIORITY = 40
 
@@ -44,6 +46,7 @@ class LoopCarrier:
         self._coalesced = 0
         # That the real-time schedule is refused was said.
         self._told = False
+        factory.turning = self.turning
 
     def open(self, port: Any, lost: Callable[[str], None]) -> None:
         """Serve an open port, and close it in the end.
@@ -95,6 +98,12 @@ class LoopCarrier:
                 self._end("")
             return closed
         return self._closed
+
+    def turning(self) -> bool:
+        """Whether the loop turns; while its line waits for its device there is none."""
+        if self._loop is None:
+            return True
+        return self._thread.turning(self._factory.seconds(), LONGEST_REPLY * self._factory.settings.character_time)
 
     def fileno(self) -> int:
         """What the reactor watches."""

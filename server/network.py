@@ -52,6 +52,7 @@ class LoopServer:
         port.stopReading()
         factory.reactor.addReader(self)
         factory.carrier = self
+        factory.turning = self.turning
 
     def close(self) -> Deferred[None] | None:
         """Close the port and all connections; the Deferred fires when the port is free.
@@ -61,6 +62,10 @@ class LoopServer:
         self.loop.stop()
         self._end()
         return self._port.stopListening()  # type: ignore[no-any-return]
+
+    def turning(self) -> bool:
+        """Whether the loop turns; where Twisted has taken over there is none."""
+        return self._factory.carrier is None or self._thread.turning(self._factory.seconds())
 
     def fileno(self) -> int:
         """What the reactor watches."""

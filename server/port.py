@@ -6,13 +6,13 @@ Knows neither Twisted nor Modbus.
 import errno
 import logging
 import os
-import re
-from pathlib import Path
 from typing import Any
 
 import serial
 
 from mbcore.errors import ConfigurationError, LineError
+
+from .devices import find_hardware
 
 try:
     import fcntl
@@ -31,7 +31,6 @@ ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO})
 #: The keywords of pyserial that say how a character looks on the wire.
 FORMAT = ("baudrate", "bytesize", "parity", "stopbits")
 
-_SYSFS = Path("/sys/class/tty")
 # struct termios2, which has the speed as the driver set it: four flags, c_line and c_cc, then the speeds in and out.
 _TCGETS2, _TERMIOS2_SIZE, _TERMIOS2_OSPEED = 0x802C542A, 44, 10
 # A divider need not hit a speed exactly; what is further off is another speed. Characters are misread from about 4 % on.
@@ -41,7 +40,6 @@ _TIOCGICOUNT, _ICOUNTER_SIZE = 0x545D, 80
 _ICOUNTER = {"framing_errors": 6, "character_overruns": 7, "parity_errors": 8, "breaks": 9, "buffer_overruns": 10}
 #: Those of :func:`kernel_counts` that tell of characters lost for want of time.
 OVERRUNS = ("character_overruns", "buffer_overruns")
-_MINI_UART = re.compile("bcm2835-?aux")
 
 
 def open_port(device: str, rts: bool | None = None, **settings: Any) -> Any:
@@ -158,23 +156,12 @@ def _check(port: Any, device: str, settings: dict[str, Any]) -> None:
 
 def _way_out(device: str) -> str:
     """What to do where a driver drops settings."""
-    if _is_mini_uart(device):
+    if find_hardware(device).mini_uart:
         return (
             "it is the Pi's mini UART, which has no parity and one stop bit: write dtoverlay=disable-bt in /boot/firmware/config.txt,"
             ' reboot and use /dev/ttyAMA0, or set every device of the line to parity="N", stopbits=1'
         )
     return "use an adapter that can do it, or set every device of the line to what this one can"
-
-
-def _is_mini_uart(device: str) -> bool:
-    place = (_SYSFS / os.path.basename(os.path.realpath(device)) / "device").resolve()
-    # Since Linux 6.5 two devices of the serial core stand between a port and its hardware.
-    for above in (place, *place.parents[:2]):
-        driver = (above / "driver").resolve().name
-        compatible = above / "of_node" / "compatible"
-        if _MINI_UART.search(driver) or (compatible.is_file() and _MINI_UART.search(compatible.read_text())):
-            return True
-    return False
 
 
 def _speed(descriptor: int) -> int:

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 from mbcore.errors import ConfigurationError, LineError
 
+from .devices import find_hardware
+
 DEFAULT_CHIP = "/dev/gpiochip0"
 LONGEST_DELAY = 1.0  # seconds; a master has given up long before
 
@@ -53,7 +55,6 @@ _GPIO_CHIP_INFO = struct.Struct("=32s32sI")  # name, label, lines
 _GPIO_LINE_REQUEST = struct.Struct("=I252x32sQ264xI24xi")  # offsets[0], consumer, config.flags, num_lines, fd
 
 _DEVICES = "/dev"
-_SYSFS = "/sys/class/tty"
 
 
 class Direction(NamedTuple):
@@ -299,9 +300,9 @@ def _difference(mode: KernelMode, active: str, delays: tuple[int, int]) -> str:
 
 def _mode_refused(error: OSError, device: str, active: str, delays: tuple[int, int]) -> Exception:
     """Why a driver does not enter the RS-485 mode, and the way out."""
-    driver, bus = _find_driver(device)
+    hardware = find_hardware(device)
     if error.errno == errno.ENOTTY:
-        if bus.startswith("usb"):
+        if hardware.bus.startswith("usb"):
             way = 'a USB adapter switches by itself, use direction="auto"'
         elif os.path.realpath(device).startswith("/dev/pts/"):
             way = 'a pseudo-terminal has no direction, use direction="auto"'
@@ -310,7 +311,7 @@ def _mode_refused(error: OSError, device: str, active: str, delays: tuple[int, i
         return ConfigurationError(f"{_driver_of(device)} has no RS-485 mode: {way}")
     if error.errno != errno.EINVAL:
         return _gone(error, device)
-    if driver == "sc16is7xx" and delays[1]:
+    if hardware.driver == "sc16is7xx" and delays[1]:
         return ConfigurationError(
             f"{_driver_of(device)} takes no delay after sending and delay_after is {delays[1] / 1000}: leave it out, the chip is in time"
         )
@@ -377,19 +378,5 @@ def _with_number(refused: Any, error: OSError) -> Exception:
 
 def _driver_of(device: str) -> str:
     """The beginning of a sentence on what a driver does."""
-    name, _ = _find_driver(device)
+    name = find_hardware(device).driver
     return f"the driver {name} of {device}" if name else f"the serial port {device}"
-
-
-def _find_driver(device: str) -> tuple[str, str]:
-    """The name of a serial port's driver and of its bus; empty where it has none."""
-    folder = os.path.realpath(os.path.join(_SYSFS, os.path.basename(os.path.realpath(device)), "device"))
-    driver = os.path.join(folder, "driver")
-    # From Linux 6.5 on, two devices of the serial core's own stand between a port and its hardware.
-    while "/serial-base/" in os.path.realpath(driver):
-        folder = os.path.dirname(folder)
-        driver = os.path.join(folder, "driver")
-    if not os.path.exists(driver):
-        return "", ""
-    drivers, name = os.path.split(os.path.realpath(driver))
-    return name, os.path.basename(os.path.dirname(drivers))

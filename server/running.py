@@ -85,6 +85,15 @@ class RunningServer:
         """Of a serial server its :class:`mbcore.server.line.Line`: ``state``, ``reason``, ``openings``, ``losses``, ``counters()``."""
         return self.factory.line
 
+    @property
+    def alive(self) -> bool:
+        """Whether it serves: not stopped, its line not lost for good, and the compiled loop, where there is one, turning.
+
+        To be asked in the reactor's thread, which turns then itself.
+        """
+        lost = self.line is not None and self.line.state == "closed"
+        return self._closed is None and not lost and self.factory.turning()
+
     def stop(self) -> Deferred[None]:
         """Free the port and close the connections; the reactor runs on.
 

@@ -13,10 +13,16 @@ from mbcore.engine.loop import running
 
 _log = logging.getLogger(__name__)
 
+# Seconds that a loop may hear nothing, beside its longest reply, before it is taken to hang.
+DEAF = 5.0
+
 
 class _Loop(Protocol):
     @property
     def forked(self) -> bool: ...
+    @property
+    def over(self) -> bool: ...
+    def knock(self) -> bool: ...
     def run(self) -> None: ...
 
 
@@ -32,6 +38,8 @@ class LoopThread:
         self._failed = failed
         self._wanted = True
         self._told = False
+        # Since when the loop is known to hear nothing.
+        self._deaf: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"mbcore {name}", daemon=True)
 
     def start(self) -> None:
@@ -48,6 +56,18 @@ class LoopThread:
     def begun(self) -> bool:
         """Whether the loop has been run."""
         return self._thread.ident is not None
+
+    def turning(self, now: float, longest: float = 0.0) -> bool:
+        """Whether the loop turns; one that has not begun is not late.
+
+        :param now: seconds of the reactor's clock
+        :param longest: seconds that it takes to send a reply, during which it hears nothing
+        :raises RuntimeError: in a process that was forked from the one that serves
+        """
+        if not self.begun:
+            return True
+        self._deaf = None if self._loop.knock() else self._deaf or now
+        return not self._loop.over and now - (self._deaf or now) <= DEAF + longest
 
     def elsewhere(self) -> bool:
         """Whether this process is a fork of the one that serves, where nothing is to be done; the log says so once."""

@@ -32,9 +32,12 @@ def test_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"mbcore {mbcore.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["read"], ["write"], ["serve", "tls"], ["read", "rtu"], ["write", "udp"]])
+COMMANDS = ["", "serve", "read", "write", "serve tls", "read rtu", "write udp", "hats", "ports", "doctor", "service", "service install"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_and_succeeds(command, capsys):
-    assert cli.main([*command, "--help"]) == 0
+    assert cli.main([*command.split(), "--help"]) == 0
     assert "usage: mbcore" in capsys.readouterr().out
 
 
@@ -50,7 +53,25 @@ MISTAKES = {
     "serve tcp --baud 9600": "--baud",
     "serve udp --framer mbap": "'mbap'",
     "serve tls": "--certfile",
-    "serve rtu": "device",
+    "serve rtu": "name the device, e.g. /dev/ttyUSB0, or the board that has it, --hat NAME",
+    "serve ascii -b 9600": "name the device",
+    "sniff": "name the device",
+    "serve rtu --hat widgetlord": "there is no profile 'widgetlord': did you mean widgetlords?",
+    "serve tcp --hat pixtend-v2": "--hat",
+    "read rtu --hat pixtend-v2": "--hat",
+    "hats widgetlord": "there is no profile 'widgetlord': did you mean widgetlords?",
+    "doctor --hat widgetlord": "there is no profile 'widgetlord': did you mean widgetlords?",
+    "doctor now": "now",
+    "ports --all": "--all",
+    "service": "install|remove|show",
+    "service start x": "'start'",
+    "service install": "NAME",
+    "service install -x": "NAME",
+    "service install plant rtu": "name the device",
+    "service install plant rtu /dev/x -b fast": "'fast' is not a whole number in 50..4000000",
+    "service install plant": "say what plant is to serve",
+    "service remove no-such-service-here": "there is no service no-such-service-here",
+    "service show no-such-service-here": "there is no service no-such-service-here",
     "serve rtu /dev/null -P mark": "'mark' is no parity; use one of even, odd, none",
     "serve rtu /dev/null -m 9E1": "'9E1' is no mode of a serial line; write data bits, parity and stop bits like 8E1",
     "serve rtu /dev/null -b 0": "'0' is not a whole number in 50..4000000",
@@ -158,12 +179,14 @@ def test_a_line_answers_the_demos_unit_alone_and_the_rest_is_the_servers_to_choo
 
 
 def test_a_lines_behaviour_has_words():
-    words = "-a 7 --echo drop --direction gpio --direction-line 18 --direction-active low --reply-delay 2.5 --frame-gap 4 --no-reopen"
+    words = "-a 7 --echo drop --direction gpio --direction-chip pinctrl-rp1 --direction-line 18 --direction-active low"
+    words += " --reply-delay 2.5 --frame-gap 4 --no-reopen"
     assert cli._line_behaviour(parse("serve", "ascii", "/dev/x", *words.split())) == {
         "units": 7,
         "reopen": False,
         "echo": "drop",
         "direction": "gpio",
+        "direction_chip": "pinctrl-rp1",
         "direction_line": 18,
         "direction_active": "low",
         "reply_delay": 0.0025,

@@ -321,6 +321,18 @@ def test_a_users_block_is_asked_in_the_thread_that_attends(bus):
     assert told.writes == [(1, [0xBEEF])]
 
 
+@pytest.mark.parametrize("request_pdu", ["03 0000 0001", "06 0001 BEEF", "37 0000 0003"], ids=["read", "write", "custom"])
+def test_a_unit_that_is_taken_out_while_python_is_asked_is_silent_and_no_other_one_answers_for_it(bus, request_pdu):
+    context = units(u1=image(hr=block([5, 6, 7])), u2=image(hr=Told()))
+    served = bus(context, decoder=decoder_of(SumRequest))
+    served.say(wrap_rtu(pdu(request_pdu), 2))
+    assert served.wants_python()
+    del context[2]
+    served.loop.attend()
+    served.ask(ASKED, ANSWER)
+    assert context[1].getValues(3, 0, 3) == [5, 6, 7]
+
+
 def test_a_custom_function_is_answered(bus):
     served = bus(decoder=decoder_of(SumRequest))
     served.ask(wrap_rtu(pdu("37 0000 0003")), wrap_rtu(pdu("37 02 0012")))
@@ -421,7 +433,7 @@ def test_bytes_that_come_while_python_is_waited_for_have_their_time(bus):
     assert served.wants_python()
     served.say(COILS)
     served.wait_until_read()
-    time.sleep(0.06)
+    time.sleep(0.5)
     served.loop.attend()
     # Both masters have given up.
     until(lambda: served.session.line_counters()["suppressed_replies"] == 2)
@@ -680,7 +692,7 @@ def test_the_session_serves_again_after_an_end(bus):
     second = bus(session=first.session)
     second.say(END_OF_A_RESPONSE)
     second.wait_until_read()
-    time.sleep(0.06)
+    time.sleep(0.5)
     second.ask(COILS, COILS_ANSWER)
     second.ask(ASKED, wrap_rtu(pdu("03 02 1234")))
     assert told.writes == []
@@ -1044,3 +1056,11 @@ def test_a_real_time_schedule_where_it_is_permitted(bus):
     permitted = not served.loop.schedule_errno
     assert os.sched_getscheduler(served.thread_id) == (os.SCHED_FIFO if permitted else os.SCHED_OTHER)
     assert permitted or served.loop.schedule_errno == errno.EPERM
+
+
+def test_a_loop_hears_a_knock_when_it_turns(bus):
+    served = bus(start=False)
+    assert served.loop.knock()
+    assert not served.loop.knock(), "it does not run yet"
+    served.thread.start()
+    until(served.loop.knock)

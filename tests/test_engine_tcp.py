@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from adu import pdu, refused, run_python, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
+from adu import block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
 from test_answers_later import Asked
 from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
@@ -630,6 +630,32 @@ def test_a_custom_function_is_answered(serve):
     served.ask(client, READ, ANSWER)
 
 
+@pytest.mark.parametrize("request_pdu", [READ, write(7), pdu("37 0000 0003")], ids=["read", "write", "custom"])
+def test_a_unit_that_is_taken_out_while_python_is_asked_answers_no_more_and_no_other_one_for_it(serve, request_pdu):
+    told = Told()
+    context = units(u1=image(hr=block([5, 6, 7])), u2=image(hr=told))
+    served = serve(context, decoder=decoder_of(SumRequest))
+    client = served.connect()
+    client.say(wrap_socket(request_pdu, 2))
+    assert served.wants_python()
+    del context[2]
+    expected = wrap_socket(refused(request_pdu[0], 0x0B), 2)
+    assert served.hear(client, len(expected)) == expected
+    assert context[1].getValues(3, 0, 3) == [5, 6, 7]
+    assert not told.threads
+
+
+def test_the_only_unit_may_be_another_one_when_python_is_asked_for_the_device_itself(serve):
+    context = units(u1=image(hr=Told()))
+    served = serve(context)
+    client = served.connect()
+    client.say(wrap_socket(READ, 255))
+    assert served.wants_python()
+    context[2] = image(hr=block([6]))
+    del context[1]
+    assert served.hear(client, 11) == wrap_socket(pdu("03 02 0006"), 255)
+
+
 def test_a_block_that_raises_is_told_and_answered(serve):
     reports = []
     served = serve(store(hr=Told(raising(ValueError("off")))), report=lambda *report: reports.append(report))
@@ -826,6 +852,82 @@ def test_an_observer_that_stops_the_loop_hears_of_the_last_writes_once(serve):
         served.ask(client, write(number), write(number), attending=False)
     served.turn()
     assert [values for *_, values in heard] == [[number] for number in [*range(NOTES), NOTES + 2]]
+
+
+def test_what_a_late_answer_writes_is_heard_of_behind_what_was_written_before(serve):
+    asked = Asked(later=("setValues",))
+    served = serve(units(u1=image(hr=asked), u2=image(hr=block([0] * 3))))
+    heard = []
+    served.context.add_observer(lambda unit, *_: heard.append(unit))
+    late, other = served.connect(), served.connect()
+    late.say(wrap_socket(write(1), 1))
+    served.attend_until(lambda: asked.calls)
+    other.say(wrap_socket(write(2), 2))
+    other.hear(12)
+    asked.answer(None)
+    late.hear(12)
+    assert heard == [2, 1]
+
+
+def test_an_observer_that_wants_the_program_to_end_costs_nobody_an_answer(serve):
+    """Its write is noted while a user's block, which stands before another one that is asked, has the turn."""
+    slips = [KeyboardInterrupt()]
+
+    def observer(*_):
+        if slips:
+            raise slips.pop()
+
+    def outcome(count):
+        if slips:
+            served.connect().say(wrap_socket(write(7), 2))
+            until(lambda: served.context[2].getValues(3, 1, 1) == [7])
+            until(lambda: sleeps(served.thread_id))
+        return [5] * count
+
+    served = serve(units(u1=image(hr=Told(outcome)), u2=image(hr=block([0] * 3))))
+    served.context.add_observer(observer)
+    first, second = served.connect(), served.connect()
+    for client in (first, second):
+        client.say(wrap_socket(READ))
+    assert served.wants_python()
+    until(lambda: sleeps(served.thread_id))
+    with pytest.raises(KeyboardInterrupt):
+        served.attend()
+    for client in (first, second):
+        assert served.hear(client, 11) == wrap_socket(ANSWER)
+
+
+@pytest.mark.parametrize("place", ["an observer", "a block"])
+def test_python_is_asked_once_where_it_asks_for_its_turn_in_its_turn(serve, place):
+    """As a user's code does that stops the server."""
+    heard, asked = [], []
+
+    def observer(_unit, _table, _address, values):
+        heard.append(*values)
+        if place == "an observer":
+            served.attend()
+
+    def outcome(count):
+        asked.append(count)
+        if place == "a block":
+            served.attend()
+        return [5] * count
+
+    served = serve(units(u1=image(hr=Told(outcome)), u2=image(hr=block([0] * 3))))
+    served.context.add_observer(observer)
+    writer = served.connect()
+    readers = [served.connect() for _ in range(3)]
+    for number in range(5):
+        writer.say(wrap_socket(write(number), 2))
+        writer.hear(12)
+    for reader in readers:
+        reader.say(wrap_socket(READ))
+    until(lambda: sleeps(served.thread_id))
+    served.attend()
+    for reader in readers:
+        assert served.hear(reader, 11) == wrap_socket(ANSWER)
+    assert heard == [0, 1, 2, 3, 4]
+    assert asked == [1] * 3
 
 
 def test_an_observer_that_fails_loses_nothing_and_is_told_once(serve):
@@ -1051,3 +1153,11 @@ def test_sessions_that_could_not_be_made_are_made_later(serve):
     served.attend_until(lambda: served.loop.accepted == 30)
     for client in served.clients:
         served.ask(client, READ, ANSWER)
+
+
+def test_a_loop_hears_a_knock_when_it_turns(serve):
+    served = serve(start=False)
+    served.loop.knock()
+    assert not served.loop.knock(), "it does not run yet"
+    served.thread.start()
+    until(served.loop.knock)

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.live
 
 KERNEL = """
 import os, sys
-from mbcore.server import rs485
-rs485._SYSFS = sys.argv[2]
+from mbcore.server import devices, rs485
+devices.SYSFS = sys.argv[2]
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
 try:
     mode = rs485.kernel_mode(fd, sys.argv[1], **eval(sys.argv[3]))

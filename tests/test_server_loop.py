@@ -17,10 +17,11 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusRtuFramer
 from mbcore.errors import ConfigurationError
-from mbcore.server import loop, rs485
+from mbcore.server import loop, rs485, thread
 from mbcore.server.line import Line
 from mbcore.server.loop import LoopCarrier
 from mbcore.server.port import SettingError
+from mbcore.server.running import RunningServer
 from mbcore.server.serial import ModbusSerialFactory
 
 pytestmark = pytest.mark.live
@@ -467,3 +468,55 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, mon
         patch.setattr(served.carrier._thread, "_loop", Forked())
         served.carrier.doRead()
     assert "was forked from one that serves and runs its reactor" in caplog.text
+
+
+def test_a_line_that_is_lost_for_good_is_not_alive(serve):
+    served = serve()
+    line = served.factory.line = Line(served.factory, served.carrier, reopen=False)
+    line.open()
+    handle = RunningServer("serial", served.factory, served.name, [line.close])
+    assert handle.alive
+    served.unplug()
+    while line.state == "open":
+        served.turn()
+    assert line.state == "closed"
+    assert not handle.alive
+    handle.stop()
+
+
+class Deaf:
+    """A loop that hears nothing, until it is told to."""
+
+    over = False
+    hears = True
+
+    def knock(self):
+        return self.hears
+
+
+def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
+    served = serve()
+    turning = served.factory.turning
+    assert turning(), "there is no loop yet, and the reactor turns"
+    served.open()
+    for _ in range(20):
+        assert turning()
+    now = [1000.0]
+    served.factory.seconds = lambda: now[0]
+    held, real, deaf = served.carrier._thread, served.carrier._thread._loop, Deaf()
+    held._loop = deaf
+    assert turning()
+    deaf.hears = False
+    longest = thread.DEAF + loop.LONGEST_REPLY * served.factory.settings.character_time
+    for passed, alive in ((0, True), (longest, True), (longest + 0.1, False)):
+        now[0] = 1000 + passed
+        assert turning() is alive, passed
+    deaf.hears = True
+    assert turning()
+    deaf.hears = False
+    assert turning(), "it has just been heard"
+    deaf.over = deaf.hears = True
+    assert not turning()
+    held._loop = real
+    close(served)
+    assert turning()

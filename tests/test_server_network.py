@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from mbcore import ModbusRtuFramer
 from mbcore.control import server_blocks
 from mbcore.errors import ConfigurationError
-from mbcore.server import ModbusTcpProtocol, StartTcpServer, StartUdpServer, factory, running
+from mbcore.server import ModbusTcpProtocol, StartTcpServer, StartUdpServer, factory, running, thread
 
 pytestmark = pytest.mark.live
 
@@ -810,3 +810,40 @@ def test_under_a_real_reactor(stop):
     assert sorted(ending) == ["b''", "cancelled"]
 
 
+
+
+class Deaf:
+    """A loop that hears nothing, until it is told to."""
+
+    over = False
+    hears = True
+
+    def knock(self):
+        return self.hears
+
+
+def test_a_loop_that_turns_is_told_from_one_that_hangs(serve, reactor):
+    handle = serve().handle
+    for _ in range(20):
+        assert handle.alive
+    [carrier] = reactor.readers
+    now = [1000.0]
+    handle.factory.seconds = lambda: now[0]
+    held, real, deaf = carrier._thread, carrier._thread._loop, Deaf()
+    held._loop = deaf
+    assert handle.alive
+    deaf.hears = False
+    for passed, alive in ((0, True), (thread.DEAF, True), (thread.DEAF + 0.1, False)):
+        now[0] = 1000 + passed
+        assert handle.alive is alive, passed
+    deaf.hears = True
+    assert handle.alive
+    deaf.over = True
+    assert not handle.alive
+    held._loop = real
+
+
+def test_a_server_that_is_stopped_is_not_alive(reactor):
+    served = Served(reactor)
+    served.stop()
+    assert not served.handle.alive

@@ -12,6 +12,7 @@ import pytest
 import serial
 
 from mbcore.errors import ConfigurationError, LineError
+from mbcore.server import devices
 from mbcore.server import port as ports
 from mbcore.server.port import dropped_settings, kernel_counts, open_port, set_low_latency
 
@@ -115,7 +116,7 @@ def test_the_mini_uart_is_named_with_its_overlay(uart, monkeypatch, tmp_path, de
     name = tmp_path / "tty" / os.path.basename(uart)
     name.mkdir(parents=True)
     (name / "device").symlink_to(inner)
-    monkeypatch.setattr(ports, "_SYSFS", tmp_path / "tty")
+    monkeypatch.setattr(devices, "SYSFS", tmp_path / "tty")
     with pytest.raises(ConfigurationError) as caught:
         open_port(uart, **FORMAT | {"parity": "E"})
     assert str(caught.value) == (

@@ -24,7 +24,7 @@ FD = 99
 @pytest.fixture
 def sysfs(tmp_path, monkeypatch):
     """sysfs(port, *drivers): the devices of a port, from the hardware down, each with the "bus/name" of its driver."""
-    monkeypatch.setattr(rs485, "_SYSFS", str(tmp_path / "class/tty"))
+    monkeypatch.setattr("mbcore.server.devices.SYSFS", tmp_path / "class/tty")
 
     def add(port, *drivers):
         folder = tmp_path / "devices"

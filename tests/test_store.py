@@ -4,7 +4,7 @@ import sys
 import threading
 
 import pytest
-from adu import image, master, pdu, refused, units, words
+from adu import image, master, pdu, refused, run_python, units, words
 
 from mbcore import ModbusSequentialDataBlock, ModbusSparseDataBlock
 from mbcore.errors import ConfigurationError, ParameterException
@@ -319,6 +319,42 @@ def test_mask_writes_of_two_masters_lose_nothing():
     for thread in threads:
         thread.join()
     assert slave.getValues(3, 0, 1) == [0b1111]
+
+
+FORKS = """
+import os, signal, threading
+from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore.framer import ModbusSocketFramer
+from mbcore.session import Session
+
+slave = ModbusSlaveContext(hr=ModbusSequentialDataBlock(0, [0] * 123), zero_mode=True)
+stop = threading.Event()
+
+def write():
+    session = Session(ModbusSocketFramer, ModbusServerContext(slaves=slave, single=True))
+    request = bytes.fromhex("0001 0000 00FD 01 10 0000 007B F6") + bytes(246)
+    while not stop.is_set():
+        session.receive(64 * request)
+
+threads = [threading.Thread(target=write) for _ in range(2)]
+for thread in threads:
+    thread.start()
+outcomes = set()
+for _ in range(40):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        os._exit(len(set(slave.getValues(3, 0, 123))))
+    outcomes.add(os.waitpid(child, 0)[1])
+stop.set()
+for thread in threads:
+    thread.join()
+print(outcomes)
+"""
+
+
+def test_a_forked_child_has_a_free_lock_and_a_whole_image():
+    assert run_python(FORKS) == "{256}\n"
 
 
 def test_blocks_shared_by_units_are_one():

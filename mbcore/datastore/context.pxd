@@ -60,4 +60,5 @@ cdef class ModbusServerContext:
     cdef readonly bint single
     cdef list observers
     cdef object context_of(self, int unit_id)
+    cdef void note_observers(self) noexcept
     cdef object __weakref__

@@ -348,7 +348,7 @@ cdef class ModbusServerContext:
         if not callable(observer):
             raise ConfigurationError(f"the observer {observer!r} cannot be called; give a function (unit_id, table, address, values)")
         self.observers = [*self.observers, observer]
-        self.units.observed = True
+        self.note_observers()
 
     def remove_observer(self, observer):
         """Undo :meth:`add_observer`.
@@ -360,12 +360,19 @@ cdef class ModbusServerContext:
         remaining = list(self.observers)
         remaining.remove(observer)
         self.observers = remaining
-        self.units.observed = bool(remaining)
+        self.note_observers()
+
+    cdef void note_observers(self) noexcept:
+        lock_image()
+        self.units.observed = bool(self.observers)
+        unlock_image()
 
     cdef object context_of(self, int unit_id):
-        # As the compiled gate sees it: the only unit answers for the device itself, 0 and 255.
+        # As the compiled gate sees it: the only unit answers for the device itself, 0 and 255. None: it was taken out since.
         context = self.contexts.get(0 if self.single else unit_id)
-        return next(iter(self.contexts.values())) if context is None else context
+        if context is None and (unit_id == 0 or unit_id == 255) and len(self.contexts) == 1:
+            return next(iter(self.contexts.values()))
+        return context
 
     def _place(self):
         cdef units_t units

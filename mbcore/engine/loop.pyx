@@ -12,11 +12,10 @@ from libc.string cimport memset
 
 from posix.unistd cimport close
 
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
 from mbcore.engine.shared cimport look, show
-from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport PYTHON, WAIT, Session
 
 cdef enum:
@@ -89,6 +88,14 @@ cdef class Loop:
         show(&self.stopping, True)
         ring(self.to_loop)
 
+    def knock(self):
+        """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
+        cdef bint heard
+        self.initialised()
+        heard = not unheard(self.to_loop)
+        ring(self.to_loop)
+        return heard
+
     cdef int initialised(self) except -1:
         if not self.whole:
             raise TypeError("this loop was made without __init__")
@@ -112,27 +119,15 @@ cdef class Loop:
         self.left = True
 
 
-# The image's lock is nobody's at the moment of a fork, or it would be held for ever in the child.
-def before_fork():
-    """Wait until the image is whole."""
-    lock_image()
-
-
-def after_fork():
-    """In the parent: go on."""
-    unlock_image()
-
-
 def after_fork_in_child():
     """In the child: the loops are the parent's."""
     cdef Loop loop
-    unlock_image()
     for loop in running:
         loop.leave_to_parent()
     running.clear()
 
 
-os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child)
+os.register_at_fork(after_in_child=after_fork_in_child)
 
 
 cdef class Errands:
@@ -213,9 +208,11 @@ cdef class NetworkLoop(Loop):
             for _ in range(self.asked.count()):
                 if not self.asked.get(&errand):
                     break  # a user's code has stopped the loop, which has done the rest
-                # What comes before it in order is told.
-                self.notes.tell(self.first)
-                self.run_errand(errand)
+                # What comes before it in order is told, whatever that raises.
+                try:
+                    self.notes.tell(self.first)
+                finally:
+                    self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions()
         except BaseException:
@@ -235,7 +232,11 @@ cdef class NetworkLoop(Loop):
         errand.index = self.waiting.pop(session)
         errand.asked = errand.need = PYTHON
         errand.session = <void*> session
-        return self.answer(errand)
+        try:
+            self.notes.tell(self.first)
+        finally:
+            waits = self.answer(errand)
+        return waits
 
     def give_up(self, Session session not None):
         """A user's code has not answered in time; whether the session waits for another answer."""

@@ -2,8 +2,8 @@
  *
  *   cc -O2 -Wall -Wextra -o mbload mbload.c          (Linux, no dependencies)
  *
- * Closed loop: every connection keeps P requests in flight, for D seconds after a warm-up.  Each answer is checked
- * (transaction id, protocol id, length, unit, function code, byte count, echo, CRC in RTU mode, and with
+ * Closed loop: every connection keeps P requests in flight, for D seconds after a warm-up; with --gap it pauses when they are answered.
+ * Each answer is checked (transaction id, protocol id, length, unit, function code, byte count, echo, CRC in RTU mode, and with
  * --expect pattern the values too).  With --pid the CPU time that the server's process used in the measured window is read
  * at its very beginning and end.  One JSON object on stdout; exit status 0 only if nothing went wrong.
  *
@@ -196,7 +196,7 @@ static int want_rtu_len(const uint8_t *b, int have) { /* whole RTU answer's leng
 struct conn {
     int fd, inflight, rlen, wlen, woff, armed;
     uint16_t tid;
-    uint64_t seq, completed;
+    uint64_t seq, completed, due; /* not before then does it ask again */
     struct req *slot;
     uint8_t *in, *out;
     size_t outcap;
@@ -324,7 +324,8 @@ static void readable(struct conn *c) {
         if (p) memmove(c->in, c->in + p, (size_t)(c->rlen -= p));
         if (k < 16384) break; /* the socket is drained, most likely: epoll tells if not */
     }
-    refill(c);
+    if (o.gap > 0) c->due = now_ns() + (uint64_t)(o.gap * 1e9);
+    else refill(c);
 }
 
 static double cpu_s(void) {
@@ -400,21 +401,28 @@ static int run_net(void) {
     }
     double connect_s = (double)(now_ns() - t0) / 1e9;
     if (!up) { fprintf(stderr, "mbload: no connection: %s\n", strerror(errno)); return report(0, 1, 0, 0, connect_s, 0, 0); }
-    for (int i = 0; i < o.conns; i++)
-        if (cs[i].fd >= 0) refill(&cs[i]);
+    for (int i = 0; i < o.conns; i++) {
+        if (cs[i].fd < 0) continue;
+        if (o.gap > 0) cs[i].due = now_ns() + (uint64_t)(o.gap * 1e9 * i / o.conns); /* each at its own time */
+        else refill(&cs[i]);
+    }
     uint64_t start = now_ns(), warm_end = start + (uint64_t)(o.warm * 1e9), end = warm_end + (uint64_t)(o.dur * 1e9);
     uint64_t next_check = start + 100000000ull, t, begin = start;
+    /* Two turns at least, however long the server needs: of one the ends weigh as much as the middle. */
+    uint64_t enough = o.gap > 0 ? 1 : 2ull * (uint64_t)o.conns * (uint64_t)o.depth;
     int warm = o.warm > 0;
     double cpu0 = cpu_s(), server0 = server_cpu_s();
     struct epoll_event ev[256];
     for (;;) {
-        int k = epoll_wait(ep, ev, 256, o.spin ? 0 : 50);
+        int k = epoll_wait(ep, ev, 256, o.spin ? 0 : o.gap > 0 ? 1 : 50);
         for (int i = 0; i < k; i++) {
             struct conn *c = ev[i].data.ptr;
             if (ev[i].events & EPOLLOUT) flush_out(c);
             if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(c);
         }
         t = now_ns();
+        for (int i = 0; o.gap > 0 && i < o.conns; i++)
+            if (cs[i].fd >= 0 && !cs[i].inflight && t >= cs[i].due) refill(&cs[i]);
         if (warm && t >= warm_end) {
             zero_stats();
             for (int i = 0; i < o.conns; i++) cs[i].completed = 0;
@@ -429,7 +437,7 @@ static int run_net(void) {
             for (int i = 0; i < o.conns; i++)
                 for (int j = 0; j < o.depth; j++) {
                     struct req *r = &cs[i].slot[j];
-                    if (!r->busy || (double)(t - r->sent) < o.timeout * 1e9) continue;
+                    if (!r->busy || (double)(int64_t)(t - r->sent) < o.timeout * 1e9) continue; /* sent after `t`, perhaps */
                     st_err[E_TIMEOUT]++;
                     if (!o.udp) { reconnect(&cs[i]); break; }
                     r->busy = 0;
@@ -442,7 +450,7 @@ static int run_net(void) {
             for (int i = 0; i < o.conns && !busy; i++) busy = cs[i].inflight;
             if (!busy && sent_total >= (uint64_t)o.limit) break;
         }
-        if ((!warm && t >= end) || (t - start > (uint64_t)((o.warm + o.dur + o.timeout + 5) * 1e9))) break;
+        if ((!warm && t >= end && st_req >= enough) || (t - start > (uint64_t)((o.warm + o.dur + o.timeout + 5) * 1e9))) break;
     }
     stopping = 1;
     double secs = (double)(now_ns() - begin) / 1e9, cpu = cpu_s() - cpu0;
@@ -559,7 +567,7 @@ static void usage(void) {
          "  -U, --udp             Modbus over UDP, one request per datagram\n"
          "      --rtu PATH        RTU on a tty or pty (or fd:N, an open descriptor, as it is set), one request at a time;\n"
          "                        --baud N (115200) --parity N|E|O --stop 1|2\n"
-         "      --gap S           RTU: silence after each answer (0)\n"
+         "      --gap S           pause of a connection, silence of a line after each answer (0)\n"
          "      --split N         send N bytes at a time (--split-delay S between the pieces)\n"
          "      --connect-gap S   pause after each connect (0: a connect storm)\n"
          "      --spin            poll without sleeping       --label TEXT\n"

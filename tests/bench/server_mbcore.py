@@ -1,18 +1,23 @@
-"""A Modbus server of mbcore with a plain context: TCP on Twisted, or RTU on a serial line."""
+"""A Modbus server of mbcore with a plain context: TCP, or RTU on a serial line, on the compiled loop or on Twisted."""
 
 import argparse
+import threading
+import time
 
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
 from mbcore.server import StartTcpServer
 
 SIZE = 1000
+BLOCKED_FOR = 0.5  # seconds
 
 options = argparse.ArgumentParser(description=__doc__)
 carrier = options.add_mutually_exclusive_group(required=True)
 carrier.add_argument("--port", type=int)
 carrier.add_argument("--serial", metavar="PATH")
-options.add_argument("--twisted", action="store_true", help="Twisted carries the line's bytes, not the compiled loop")
+options.add_argument("--twisted", action="store_true", help="Twisted carries the bytes, not the compiled loop")
 options.add_argument("--own-block", action="store_true", help="holding registers in a data block whose getValues is Python's")
+options.add_argument("--observer", action="store_true", help="a function hears of every write")
+options.add_argument("--busy", choices=("sleep", "compute"), help="the application blocks the reactor, or holds the GIL in a thread")
 chosen = options.parse_args()
 
 
@@ -26,6 +31,15 @@ class OwnBlock(ModbusSequentialDataBlock):
         return super().getValues(address, count)
 
 
+class Observer:
+    """The least that an observer does: it has seen every write."""
+
+    writes = 0
+
+    def __call__(self, unit_id, table, address, values):
+        self.writes += 1
+
+
 # The pattern that mbload --expect pattern knows; block address 1 is wire address 0.
 registers = [(a * 40503 + 0x1234) & 0xFFFF for a in range(SIZE)]
 bits = [a.bit_count() & 1 for a in range(SIZE)]
@@ -36,6 +50,36 @@ slave = ModbusSlaveContext(
     ir=ModbusSequentialDataBlock(1, registers),
 )
 context = ModbusServerContext(slaves=slave, single=True)
+if chosen.observer:
+    context.add_observer(Observer())
+
+
+def sleep_again_and_again():
+    """Hold up the reactor; it has one turn in between."""
+    from twisted.internet import reactor
+
+    time.sleep(BLOCKED_FOR)
+    reactor.callLater(0, sleep_again_and_again)
+
+
+def compute():
+    """Hold the GIL, as far as Python lets one."""
+    while True:
+        pass
+
+
+def be_busy():
+    """What else this program does; from the reactor's first turn on."""
+    if chosen.busy == "sleep":
+        sleep_again_and_again()
+    else:
+        threading.Thread(target=compute, daemon=True).start()
+
+
+if chosen.busy:
+    from twisted.internet import reactor
+
+    reactor.callWhenRunning(be_busy)
 
 
 def serve_line(port):
@@ -56,4 +100,4 @@ def serve_line(port):
 if chosen.serial:
     serve_line(chosen.serial)
 else:
-    StartTcpServer(context, address=("127.0.0.1", chosen.port))
+    StartTcpServer(context, address=("127.0.0.1", chosen.port), engine=not chosen.twisted)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import resource
 import select
 import shutil
 import socket
@@ -15,18 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cases import LINE_TITLES, TITLES
+
 HERE = Path(__file__).resolve().parent
-NAMES = ("mbcore", "pymodbus2", "libmodbus", "c")
-TITLES = {"mbcore": "mbcore", "pymodbus2": "pymodbus 2.5.3", "libmodbus": "libmodbus", "c": "C, epoll"}
-# On a serial line, name -> server and options; mbcore is there twice.
-LINES = {
-    "mbcore": ("mbcore",),
-    "mbcore_twisted": ("mbcore", "--twisted"),
-    "pymodbus2": ("pymodbus2",),
-    "libmodbus": ("libmodbus",),
-    "c": ("c",),
-}
-LINE_TITLES = {**TITLES, "mbcore": "mbcore, compiled loop", "mbcore_twisted": "mbcore on Twisted", "c": "C, poll"}
+DESCRIPTORS = 4096  # that the servers and the load generator may have open
 CFLAGS = ("-O2", "-Wall", "-Wextra")
 
 # Unit 1: ten holding registers from address 0, and the answer with the values of mbload's pattern.
@@ -57,6 +50,15 @@ class Running:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
 
+    def idle_memory(self, count: int) -> float:
+        """Resident memory that each of `count` connections takes that have asked once and are silent now, in KB."""
+        before = self.rss()
+        with contextlib.ExitStack() as held:
+            for _ in range(count):
+                if (answer := ask(held.enter_context(dial(self.port)))) != ANSWER:
+                    raise BenchError(f"One of {count} connections was answered {answer.hex(' ') or 'nothing'}.")
+            return (self.rss() - before) / count
+
 
 @dataclass(frozen=True)
 class RunningLine:
@@ -75,7 +77,7 @@ def run(command: Sequence[str | Path], failure: str) -> str:
     """The standard output of a command; BenchError with `failure` and the end of its messages when it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BenchError(f"{failure}\n{done.stderr.strip()[-2000:]}")
+        raise BenchError(f"{failure}\n{done.stderr.strip()[-2000:]}".strip())
     return done.stdout
 
 
@@ -90,22 +92,32 @@ def compile_c(source: str, cache: Path, *libraries: str) -> Path:
     return program
 
 
-def make_venv(cache: Path) -> Path:
-    """The Python of a virtual environment with pymodbus 2.5.3 and nothing else that this one's Twisted doesn't need.
+def requirements() -> dict[str, tuple[str, ...]]:
+    """What stands in each virtual environment beside Python itself.
 
-    mbcore runs in it as well, through a link to the package that this Python imports: both stand on the same Twisted, without
-    the optional packages (pyOpenSSL above all) that Twisted imports when it finds them.
+    mbcore and the bare Twisted server run in pymodbus 2.5.3's, on the same Twisted without the optional packages (pyOpenSSL above all)
+    that it imports when it finds them; mbcore through a link to the package that this Python imports.
     """
-    wanted = f"pymodbus==2.5.3\nTwisted=={version('Twisted')}\npyserial=={version('pyserial')}\n"
-    directory = cache / "venv"
-    python, requirements = directory / "bin/python", directory / "requirements.txt"
-    if not requirements.exists() or requirements.read_text() != wanted:
+    return {
+        "pymodbus2": ("pymodbus==2.5.3", f"Twisted=={version('Twisted')}", f"pyserial=={version('pyserial')}"),
+        "pymodbus3": ("pymodbus==3.16.1",),
+        "umodbus": ("uModbus==1.0.4", f"pyserial=={version('pyserial')}"),
+    }
+
+
+def make_venv(peer: str, cache: Path) -> Path:
+    """The Python of a virtual environment of a peer's own."""
+    packages = requirements()[peer]
+    wanted = "".join(f"{package}\n" for package in packages)
+    directory = cache / "venvs" / peer
+    python, installed = directory / "bin/python", directory / "requirements.txt"
+    if not installed.exists() or installed.read_text() != wanted:
         shutil.rmtree(directory, ignore_errors=True)
-        run([sys.executable, "-m", "venv", directory], "No virtual environment for pymodbus 2.5.3: sudo apt install python3-venv")
+        run([sys.executable, "-m", "venv", directory], f"No virtual environment for {packages[0]}: sudo apt install python3-venv")
         pending = directory / "requirements.pending"  # gets its name when all of it is installed
         pending.write_text(wanted)
-        run([python, "-m", "pip", "install", "--quiet", "-r", pending], "pip can't install pymodbus 2.5.3 (--servers leaves it out):")
-        pending.rename(requirements)
+        run([python, "-m", "pip", "install", "--quiet", "-r", pending], f"pip can't install {packages[0]} (--servers leaves it out):")
+        pending.rename(installed)
     return python
 
 
@@ -123,8 +135,7 @@ def link_mbcore(python: Path) -> None:
 
 def build(names: Iterable[str], cache: Path) -> dict[str, list[str]]:
     """Builds what the named servers need; name -> command line, which lacks `--port N` or `--serial PATH`."""
-    names, commands = list(names), {}
-    python = make_venv(cache) if {"mbcore", "pymodbus2"} & set(names) else None
+    commands = {}
     for name in names:
         if name == "c":
             commands[name] = [str(compile_c("server_c.c", cache))]
@@ -132,11 +143,21 @@ def build(names: Iterable[str], cache: Path) -> dict[str, list[str]]:
             if not Path("/usr/include/modbus/modbus.h").exists():
                 raise BenchError("libmodbus' headers are missing: sudo apt install libmodbus-dev (or leave it out with --servers)")
             commands[name] = [str(compile_c("server_libmodbus.c", cache, "-lmodbus"))]
-        elif python is not None:
-            if name == "mbcore":
+        else:
+            program, *options = {"mbcore_twisted": ("mbcore", "--twisted")}.get(name, (name,))
+            python = make_venv(name if name in requirements() else "pymodbus2", cache)
+            if program == "mbcore":
                 link_mbcore(python)
-            commands[name] = [str(python), "-I", str(HERE / f"server_{name}.py")]
+            commands[name] = [str(python), "-I", str(HERE / f"server_{program}.py"), *options]
     return commands
+
+
+def raise_limit() -> None:
+    """Lets this process and those that it starts open as many descriptors as a crowd of connections takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        raise BenchError(f"2000 connections need {DESCRIPTORS} descriptors and this process may have {hard}: see ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, DESCRIPTORS), hard))
 
 
 def free_port() -> int:
@@ -146,14 +167,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ask(port: int) -> bytes:
-    """The answer to QUERY, or what came of it; ConnectionRefusedError while nobody listens."""
+def dial(port: int) -> socket.socket:
+    """A connection to a server; ConnectionRefusedError while nobody listens."""
     # From another address than the server's: a socket that dials a closed port again and again would meet itself one day.
-    with socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0)) as client:
-        client.sendall(QUERY)
-        answer = b""
-        while len(answer) < len(ANSWER) and (chunk := client.recv(256)):
-            answer += chunk
+    return socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0))
+
+
+def ask(client: socket.socket) -> bytes:
+    """The answer to QUERY, or what came of it."""
+    client.sendall(QUERY)
+    answer = b""
+    while len(answer) < len(ANSWER) and (chunk := client.recv(256)):
+        answer += chunk
     return answer
 
 
@@ -164,7 +189,8 @@ def running(name: str, command: Sequence[str], cache: Path, core: int, patience:
     with started(TITLES[name], [*command, "--port", str(port)], log, core) as (process, start):
         while True:
             try:
-                answer = ask(port)
+                with dial(port) as client:
+                    answer = ask(client)
                 break
             except ConnectionRefusedError:
                 if process.poll() is not None or time.perf_counter() - start > patience:

@@ -1,0 +1,377 @@
+"""Looks for what keeps a serial line from working, and says the one line that mends it. Changes nothing but a free port's settings.
+
+A finding is "ok", "note" (worth knowing; the line may work all the same) or "wrong" (mend it first).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from mbcore.errors import ConfigurationError, LineError
+from mbcore.server import rs485
+from mbcore.server.port import open_port
+
+from .hats import Hat, gpio_chip, load
+from .machine import BLUETOOTH, Machine
+from .ports import describe, list_ports
+
+# What `mbcore serve rtu` asks of a port unless it is told otherwise.
+FORMAT: dict[str, Any] = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
+FIRMWARE = "/sys/devices/platform/soc*/*firmware/get_throttled"
+UNDERVOLTAGE_NOW, UNDERVOLTAGE_SINCE_START = 1 << 0, 1 << 16
+CONFIG_FIRST = "mend config.txt first"
+_USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
+
+
+class Finding(NamedTuple):
+    """What was found, and what to do about it."""
+
+    level: str  # "ok", "note", "wrong"
+    subject: str  # "port", "console": a word that programs may look for
+    text: str
+    mend: str = ""  # one line, a command where one does it
+
+
+class Trial(NamedTuple):
+    """What came of opening a port."""
+
+    refusal: str = ""  # a sentence with the way out; empty where it opens and takes the settings
+    mode: rs485.KernelMode | None = None  # of its driver, None where that knows of none
+
+
+def try_port(device: str) -> Trial:
+    """Open a port as a server would, read back what its driver made of that, and close it. Sets DTR and RTS for a moment."""
+    try:
+        with open_port(device, timeout=0, inter_byte_timeout=0, **FORMAT) as port:
+            return Trial(mode=rs485.read_mode(port.fileno()))
+    except (LineError, ConfigurationError, OSError) as error:
+        return Trial(str(error))
+
+
+@dataclass
+class Report:
+    """All that a doctor has to say."""
+
+    board: str
+    system: str
+    kernel: str
+    port: str
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> int:
+        """How many things are wrong."""
+        return sum(finding.level == "wrong" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for machines; ``wrong`` is a number, ``mend`` may be empty."""
+        return asdict(self) | {"wrong": self.wrong, "findings": [finding._asdict() for finding in self.findings]}
+
+    def as_text(self) -> str:
+        """The same for people."""
+        lines = [" · ".join(filter(None, (self.board or "no Raspberry Pi", self.system, f"Linux {self.kernel}" if self.kernel else "")))]
+        width = max((len(finding.subject) for finding in self.findings), default=0)
+        for finding in self.findings:
+            level = "WRONG" if finding.level == "wrong" else finding.level
+            lines.append(f"{level:5}  {finding.subject:{width}}  {finding.text}")
+            if finding.mend:
+                lines.append(f"{'':{width + 9}}-> {finding.mend}")
+        count = self.wrong
+        lines.append("All is well." if not count else "One thing is wrong." if count == 1 else f"{count} things are wrong.")
+        return "\n".join(lines)
+
+
+def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Callable[[str], Trial] | None = None) -> Report:
+    """Look at the machine and at one port.
+
+    :param hat: the board that the user has; None: a port without a profile
+    :param port: its name; None: the board's, or the one that a server would most likely be given
+    :param trial: opens the port, which is done only where nobody else has it open; None: :func:`try_port`
+    :raises ConfigurationError: when the board does not fit the machine
+    """
+    report = Report(machine.model, machine.system, machine.kernel, "")
+    look = _Examination(machine, hat, report.findings, trial or try_port)
+    look.at_power()
+    name = port or look.find_port()
+    report.port = name
+    if name:
+        look.at_port(name)
+    for note in hat.notes if hat else ():
+        look.say("note", "board", note)
+    return report
+
+
+class _Examination:
+    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Callable[[str], Trial]) -> None:
+        self.machine, self.hat, self.findings, self.trial = machine, hat, findings, trial
+
+    def say(self, level: str, subject: str, text: str, mend: str = "") -> None:
+        self.findings.append(Finding(level, subject, text, mend))
+
+    # ---- the board ----
+
+    def at_power(self) -> None:
+        """Undervoltage makes UARTs and USB fail in ways that look like anything else."""
+        machine = self.machine
+        alarms = [name for name in machine.glob("/sys/class/hwmon/hwmon*/name") if machine.read(name) == "rpi_volt"]
+        flags = sum(int(machine.read(name) or "0", 16) for name in machine.glob(FIRMWARE)[:1])
+        mend = "use the board's own power supply, and a short cable"
+        if flags & UNDERVOLTAGE_NOW or any(machine.read(f"{os.path.dirname(name)}/in0_lcrit_alarm") == "1" for name in alarms):
+            self.say("wrong", "power", "the board has too little voltage", mend)
+        elif flags & UNDERVOLTAGE_SINCE_START:
+            self.say("note", "power", "the board had too little voltage since its start", mend)
+
+    # ---- which port ----
+
+    def find_port(self) -> str:
+        """The port to look at where the user names none; empty where there is none."""
+        machine = self.machine
+        if self.hat:
+            try:
+                return self.hat.device_on(machine)
+            except LineError as error:
+                sentence, _, way = str(error).partition(": ")
+                self.say("wrong", "port", sentence, way)
+                return ""
+        ports = list_ports(machine)
+        likely = [port.stable for port in ports if port.usb] + [port.device for port in ports if port.driver == "sc16is7xx"]
+        if not likely and machine.family != "other":
+            likely = [self.header_port()]
+        likely += [port.device for port in ports]
+        if not likely:
+            self.say("wrong", "port", "there is no serial port", "plug an adapter in, `mbcore ports` lists what is there")
+            return ""
+        if len(ports) > 1:
+            self.say("note", "port", f"of {len(ports)} ports this looks at {likely[0]}", f"mbcore doctor --port {ports[-1].device}")
+        return likely[0]
+
+    def header_port(self) -> str:
+        """The UART on GPIO14/15."""
+        uarts, _ = load()
+        return uarts[self.machine.family].device
+
+    # ---- the port ----
+
+    def at_port(self, name: str) -> None:
+        machine = self.machine
+        device = machine.device(name)
+        self.at_config(device)
+        if not machine.exists(name):
+            self.absent(name, device)
+            return
+        self.at_name(name, device)
+        talks = self.at_console(device)
+        held = self.at_holders(device)
+        permitted = self.permitted(name, device, "permission")
+        if self.hat and (self.hat.direction == "gpio" or self.hat.hold):
+            self.at_gpio()
+        if talks or held or not permitted:
+            why = "the console is on it" if talks else "it is in use" if held else "it is not permitted"
+            self.say("note", "settings", f"the port is not tried: {why}")
+        else:
+            self.at_settings(name, device)
+
+    def at_config(self, device: str) -> None:
+        """What config.txt has to say for the board, or for the UART on GPIO14/15."""
+        machine = self.machine
+        if self.hat:
+            wanted = self.hat.wanted_config(machine)
+        elif machine.family != "other" and device in (self.header_port(), "/dev/serial0"):
+            wanted = list(load()[0][machine.family].config)
+        else:
+            wanted = []
+        if not wanted:
+            return
+        if not machine.boot_folder:
+            self.say("note", "config", f"there is no config.txt to look into for {', '.join(wanted)}")
+            return
+        missing = [line for line in wanted if not machine.configured(line)]
+        stale = [name for name in (self.hat.stale if self.hat else ()) if machine.configured(f"dtoverlay={name}")]
+        if stale and self.renamed():
+            self.at_stale(stale[0], missing)
+        elif missing:
+            lacking = " and ".join(line.partition(" or ")[0] for line in missing)
+            self.say("wrong", "config", f"{machine.config_file} lacks {lacking}", self.append(missing))
+        else:
+            self.say("ok", "config", f"{machine.config_file} has what the port needs")
+        if any(has.value == "disable-bt" for has in machine.config) and machine.exists(
+            "/etc/systemd/system/multi-user.target.wants/hciuart.service"
+        ):
+            self.say("note", "bluetooth", "hciuart would talk to the port that Bluetooth had", "sudo systemctl disable --now hciuart")
+        buses = {has.value for has in machine.config if has.name == "dtoverlay" and has.value.startswith("sc16is75")}
+        if len({name.rpartition("-")[2].rstrip("012") for name in buses}) > 1:
+            self.say(
+                "note",
+                "config",
+                f"of the overlays {' and '.join(sorted(buses))} one without its chip makes phantom ports, which hang when they are closed",
+                f"take out what your board does not have: sudo nano {machine.config_file}",
+            )
+
+    def renamed(self) -> bool:
+        """Whether the system has the overlay that took the place of the stale ones."""
+        folder = f"{self.machine.boot_folder}/overlays"
+        if self.machine.exists(folder):
+            return self.machine.exists(f"{folder}/sc16is75x-spi.dtbo")
+        return bool(self.hat and any("sc16is75x-spi" in line for line in self.hat.wanted_config(self.machine)))
+
+    def at_stale(self, overlay: str, missing: list[str]) -> None:
+        """An overlay that later systems have by another name."""
+        machine = self.machine
+        there = machine.glob("/dev/ttySC*")
+        new = "\\n".join(line.partition(" or ")[0] for line in missing if not line.startswith("dtparam"))
+        self.say(
+            "note" if there else "wrong",
+            "config",
+            f"the overlay {overlay} is only a mapping now, and fails with some kernels (dmesg: Native CS is not supported)",
+            f"sudo sed -i 's/^dtoverlay={overlay}.*/{new}/' {machine.config_file} && sudo reboot",
+        )
+
+    def append(self, lines: list[str]) -> str:
+        """The command that adds lines to config.txt."""
+        first = [line.partition(" or ")[0] for line in lines]
+        if self.machine.last_section != "all":
+            first.insert(0, "[all]")
+        words = " ".join(f"'{line}'" for line in first)
+        return f"printf '%s\\n' {words} | sudo tee -a {self.machine.config_file} && sudo reboot"
+
+    def config_is(self, level: str) -> bool:
+        """Whether there is such a finding on config.txt."""
+        return any(finding.subject == "config" and finding.level == level for finding in self.findings)
+
+    def free_uart(self) -> str:
+        """How the PL011 gets from Bluetooth to GPIO14/15."""
+        return CONFIG_FIRST if self.config_is("wrong") else self.append(["dtoverlay=disable-bt"])
+
+    def absent(self, name: str, device: str) -> None:
+        """Why a port is not there."""
+        machine = self.machine
+        if self.config_is("wrong"):
+            self.say("wrong", "port", f"there is no {name}: config.txt does not enable it", CONFIG_FIRST)
+        elif device == "/dev/ttyAMA0" and machine.family in BLUETOOTH and machine.alias("bluetooth"):
+            mend = "sudo reboot" if machine.configured("dtoverlay=disable-bt") else self.free_uart()
+            self.say("wrong", "port", f"there is no {name}: Bluetooth has its UART", mend)
+        elif self.config_is("ok"):
+            self.say("wrong", "port", f"there is no {name}: config.txt has changed since the start, or the board is off", "sudo reboot")
+        else:
+            found = [port.stable for port in list_ports(machine)]
+            way = f"choose one of {', '.join(found)}" if found else "plug the adapter in, then `mbcore ports`"
+            self.say("wrong", "port", f"there is no {name}", way)
+
+    def at_name(self, name: str, device: str) -> None:
+        """What the name leads to, and whether that is what the user means."""
+        machine = self.machine
+        port = describe(machine, device)
+        hardware = machine.hardware(device)
+        what = f"{name} is {device}" if name != device else device
+        served = f"{what}, served by {hardware.driver} ({hardware.folder.name if hardware.folder else '?'})" if hardware.driver else what
+        if machine.family == "5" and device == "/dev/ttyAMA10":
+            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", "use /dev/ttyAMA0")
+        elif hardware.mini_uart:
+            # With disable-bt it is not on the pins any more.
+            booted = machine.configured("dtoverlay=disable-bt or dtoverlay=miniuart-bt")
+            mend = "use /dev/ttyAMA0, after a restart if it is not there" if booted else self.free_uart()
+            self.say("wrong", "port", f"{what}, the mini UART, which has no parity and one stop bit", mend)
+        elif machine.alias("bluetooth") and self.carries_bluetooth(hardware.folder):
+            self.say("wrong", "port", f"{what}, which is wired to Bluetooth, not to GPIO14/15", self.free_uart())
+        elif not hardware.driver:
+            self.say("wrong", "port", f"{what}, with no hardware behind it", "`mbcore ports` lists those that have")
+        else:
+            self.say("ok", "port", served)
+        if port.usb and port.stable not in (name, device):
+            self.say("note", "name", f"{name} may be another adapter after the next start", f"use {port.stable}")
+        if port.latency is not None and port.latency > _USB_LATENCY:
+            self.say(
+                "note",
+                "latency",
+                f"the adapter hands on bytes every {port.latency} ms; mbcore asks for less where it opens the port, other programs don't",
+                f"echo 1 | sudo tee /sys/class/tty/{os.path.basename(device)}/device/latency_timer",
+            )
+
+    def carries_bluetooth(self, folder: Any) -> bool:
+        """Whether a UART is the parent of the device tree's Bluetooth."""
+        node = os.path.realpath(folder / "of_node") if folder else ""
+        return bool(node) and os.path.dirname(self.machine.alias("bluetooth")) == node.partition("/devicetree/base")[2]
+
+    def at_console(self, device: str) -> bool:
+        """Whether the kernel talks on the line; says so, and where a login shell is to."""
+        machine = self.machine
+        word = machine.consoles().get(device)
+        name = os.path.basename(device)
+        login_off = f"sudo systemctl disable --now serial-getty@{name}"
+        if word:
+            file = machine.command_line_file
+            written = [part for part in machine.read(file).split() if self.is_console(part, device)]
+            mend = f"sudo sed -i 's/{written[0]} *//' {file} && {login_off}; sudo reboot" if written else "sudo reboot"
+            self.say("wrong", "console", f"the kernel writes its messages to {device} ({word})", mend)
+        elif machine.exists(f"/etc/systemd/system/getty.target.wants/serial-getty@{name}.service"):
+            self.say("wrong", "console", f"a login shell is to run on {device}", login_off)
+        return bool(word)
+
+    def is_console(self, word: str, device: str) -> bool:
+        """Whether a word of cmdline.txt puts the console on a port."""
+        name, _, value = word.partition("=")
+        return name == "console" and self.machine.device("/dev/" + value.partition(",")[0]) == device
+
+    def at_holders(self, device: str) -> bool:
+        """Whether somebody has the port open."""
+        holders = self.machine.holders(device)
+        for holder in holders:
+            units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
+            stop = f"sudo systemctl disable --now {units[holder.name]}" if holder.name in units else f"sudo kill {holder.pid}"
+            self.say("wrong", "holder", f"{device} is in use by {holder.name} (process {holder.pid})", stop)
+        return bool(holders)
+
+    def at_gpio(self) -> None:
+        """The pin's chip, and whether the user may ask it for a line."""
+        chip = gpio_chip(self.machine)
+        chips = [chip] if chip.startswith("/") else self.machine.glob("/dev/gpiochip*")
+        if not any(self.machine.exists(device) for device in chips):
+            self.say("wrong", "gpio", "there is no GPIO chip, which the direction pin hangs on", "update the system: sudo apt full-upgrade")
+        for device in chips[:1]:
+            if self.machine.exists(device):
+                self.permitted(device, device, "gpio")
+
+    def permitted(self, name: str, device: str, subject: str) -> bool:
+        """Whether the user may read and write a device; says so where not, with the way in."""
+        machine = self.machine
+        user = machine.user_name()
+        if machine.may_use(device):
+            self.say("ok", subject, f"{user} may use {name}")
+            return True
+        owner = machine.owner(machine.path(device))
+        group = machine.group_name(owner.gid)
+        if group == "tty":  # a login shell has taken it
+            mend = f"sudo systemctl disable --now serial-getty@{os.path.basename(device)} && sudo reboot"
+        elif owner.mode & 0o060 != 0o060 or group == "root":
+            kernel = os.path.basename(device).rstrip("0123456789")
+            rule = f'SUBSYSTEM=="tty", KERNEL=="{kernel}*", GROUP="dialout", MODE="0660"'
+            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/60-serial.rules && sudo udevadm control --reload && sudo udevadm trigger"
+        elif user in machine.group_members(group):
+            mend = "log out and in again: you are in the group, but not in this session"
+        else:
+            mend = f"sudo usermod -aG {group} {user}, then log out and in again"
+        self.say("wrong", subject, f"{user} may not use {name}: it is for the group {group}", mend)
+        return False
+
+    def at_settings(self, name: str, device: str) -> None:
+        """Open the port, and read back what its driver made of that."""
+        trial = self.trial(name)
+        if trial.refusal:
+            sentence, _, way = trial.refusal.rpartition("; " if "; " in trial.refusal else ": ")
+            self.say("wrong", "settings", *((sentence, way) if sentence else (way, "see `mbcore ports`")))
+            return
+        self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(FORMAT))
+        direction = self.hat.direction if self.hat else ""
+        enabled = bool(trial.mode and trial.mode.enabled)
+        if direction == "kernel" and trial.mode is None:
+            way = "use one of the board's own ports, or --direction rts or gpio"
+            self.say("wrong", "rs485", f"the driver {self.machine.hardware(device).driver} has no RS-485 mode", way)
+        elif enabled and direction in ("gpio", "rts"):
+            self.say("wrong", "rs485", "the driver moves RTS itself, set by the device tree or another program", "use --direction kernel")
+        elif trial.mode is not None:
+            hint = "" if self.hat else "; --direction kernel switches it on"
+            state = f"on, RTS {trial.mode.active} while sending" if enabled else f"off{hint}"
+            self.say("ok", "rs485", f"the driver has an RS-485 mode, which is {state}")

@@ -1,0 +1,65 @@
+"""What of the suite runs under emulation, as a plugin of pytest: `-p emulated_suite`, with PYTHONPATH at this folder.
+
+Of a parametrised test the first case, the middle one and the last run (of one that is marked live, the first), so that every test of every
+room does: emulated, one takes ten times as long. With MBCORE_EMULATED=all every case runs. What the emulator can't do is left out by
+name.
+"""
+
+import os
+from collections import Counter
+from fnmatch import fnmatch
+
+import pytest
+
+CASES = 3
+_WHY = pytest.StashKey[Counter]()
+#: what is left out in any case, and why: patterns of test ids, and fixtures
+LEFT_OUT = {
+    "tests/test_house.py::*": "reads the sources, runs nothing",
+    "tests/test_bench.py::*": "benchmarks are compiled for and run on this machine",
+}
+FIXTURES = {"shim": "the library that records system calls is compiled for this machine and can't be loaded there"}
+FIXTURES["systemd_analyze"] = "it judges a file, and needs not be there for that"
+
+
+def pytest_configure(config):
+    config.stash[_WHY] = Counter()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_generate_tests(metafunc):
+    """Drop cases before they become tests: to collect all of them takes minutes there."""
+    yield
+    if os.environ.get("MBCORE_EMULATED") != "all":
+        cases = metafunc._calls
+        chosen = thinned(cases, 1 if metafunc.definition.get_closest_marker("live") else CASES)
+        metafunc.config.stash[_WHY]["more cases of a test that runs"] += len(cases) - len(chosen)
+        cases[:] = chosen
+
+
+def pytest_collection_modifyitems(config, items):
+    reasons = [reason_against(item) for item in items]
+    config.stash[_WHY].update(reason for reason in reasons if reason)
+    config.hook.pytest_deselected(items=[item for item, reason in zip(items, reasons, strict=True) if reason])
+    items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for reason, count in sorted(config.stash[_WHY].items()):
+        terminalreporter.write_line(f"left out: {count:5} {reason}")
+
+
+def reason_against(item):
+    """Why a test can't run there; None where it can."""
+    reasons = [reason for pattern, reason in LEFT_OUT.items() if fnmatch(item.nodeid.partition("[")[0], pattern)]
+    reasons += [reason for fixture, reason in FIXTURES.items() if fixture in item.fixturenames]
+    return reasons[0] if reasons else None
+
+
+def thinned(items, most):
+    """At most so many, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    if most == 1:
+        return items[:1]
+    return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]

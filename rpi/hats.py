@@ -1,0 +1,206 @@
+"""Profiles of boards with a transceiver, from hats.toml: what they mean for a line on the machine that it runs on. Changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from mbcore.errors import ConfigurationError, LineError
+from mbcore.server.rs485 import DEFAULT_CHIP, request_gpio
+from mbcore.server.settings import ECHOES
+
+from .machine import Machine
+from .ports import list_ports
+
+# Of a Pi 5 the chip's number has changed with the kernel, its label has not.
+_PI5_CHIP = "pinctrl-rp1"
+_DIRECTION = ("direction_chip", "direction_line", "direction_active")
+
+
+@dataclass(frozen=True)
+class Uart:
+    """The UART on GPIO14/15 of a family of boards."""
+
+    device: str
+    config: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Hat:
+    """One profile; the words are those of hats.toml, which explains them."""
+
+    name: str
+    title: str
+    direction: str
+    verified: str
+    device: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    driver: str = ""
+    ports: Sequence[str] = ()
+    direction_chip: str | None = None
+    direction_line: int | None = None
+    direction_active: str | None = None
+    echo: str = ECHOES[0]
+    hold: Sequence[Mapping[str, Any]] = ()
+    config: Sequence[Any] | Mapping[str, Sequence[str]] = ()
+    stale: Sequence[str] = ()
+    line: Mapping[str, Any] = field(default_factory=dict)
+    fastest: int | None = None
+    families: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def devices_on(self, machine: Machine) -> list[str]:
+        """The names that its port may have on a machine; none while its adapter is not plugged in, and on a board that it does not fit."""
+        if self.driver:
+            return [port.stable for port in list_ports(machine) if port.driver == self.driver]
+        if isinstance(self.device, Mapping):
+            return list(self.device.get(machine.family, ()))
+        return list(self.device) or [load()[0][machine.family].device]
+
+    def device_on(self, machine: Machine) -> str:
+        """Its port on a machine.
+
+        :raises LineError: when its adapter is not plugged in
+        :raises ConfigurationError: when there are several such adapters, or the board does not fit
+        """
+        if self.families and machine.family not in self.families:
+            raise ConfigurationError(
+                f"the profile {self.name} is for a Raspberry Pi {' or '.join(self.families)}, and this is {machine.model or 'none'}:"
+                " choose another one (`mbcore hats`), or name the device and its direction"
+            )
+        names = self.devices_on(machine)
+        if not names:
+            raise LineError(f"there is no adapter with the driver {self.driver}: plug it in, `mbcore ports` lists what is there")
+        if self.driver and len(names) > 1:
+            raise ConfigurationError(f"the profile {self.name} fits several adapters: name one of {', '.join(names)}")
+        return next((name for name in names if machine.exists(name)), names[0])
+
+    def wanted_config(self, machine: Machine) -> list[str]:
+        """The lines that config.txt wants on a machine; "a or b": one of them."""
+        own: Any = self.config
+        if isinstance(own, Mapping):
+            own = own.get(machine.family, ())
+        elif own and isinstance(own[0], Mapping):
+            own = [variant["lines"] for variant in own if machine.kernel_at_least(variant["kernel"])][-1]
+        header = [] if self.device or self.driver else load()[0][machine.family].config
+        return [*header, *own]
+
+    def settings(self, machine: Machine, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the board means for a line: ``device``, ``direction``, ``direction_...``, ``echo``.
+
+        :param given: what the user has said, which wins; None where nothing was said
+        :raises ConfigurationError: when the port can't do what the user wants, or a pin is not known
+        :raises LineError: when its adapter is not plugged in
+        """
+        found: dict[str, Any] = {"device": given.get("device") or self.device_on(machine)}
+        mine = given.get("direction") in (None, self.direction)
+        named = {"direction": self.direction, "echo": self.echo}
+        if mine:
+            named |= {name: getattr(self, name) for name in _DIRECTION if getattr(self, name) is not None}
+            if self.direction == "gpio":
+                named = {"direction_chip": gpio_chip(machine)} | named
+        found |= named
+        found |= {name: given[name] for name in (*named, *_DIRECTION) if given.get(name) is not None}
+        if found["direction"] == "gpio" and found.get("direction_line") is None:
+            raise ConfigurationError(f"the profile {self.name} does not know its pin: give --direction-line N, the N of GPION")
+        self._check_speed(given)
+        return found
+
+    def _check_speed(self, given: Mapping[str, Any]) -> None:
+        rate = given.get("baudrate")
+        if rate is None:
+            return
+        if self.fastest and rate > self.fastest:
+            raise ConfigurationError(f"{self.title} loses bytes above {self.fastest} Bd and {rate} is asked for: give -b {self.fastest}")
+        if self.line:
+            mode = f"{given['bytesize']}{given['parity']}{given['stopbits']}"
+            if (rate, mode) != (self.line["baudrate"], self.line["mode"]):
+                raise ConfigurationError(
+                    f"the port of {self.title} knows one setting and {rate} {mode} is another:"
+                    f" give -b {self.line['baudrate']} -m {self.line['mode']}"
+                )
+
+
+def gpio_chip(machine: Machine) -> str:
+    """The GPIO chip of the header's pins, as a direction_chip."""
+    return _PI5_CHIP if machine.family == "5" else DEFAULT_CHIP
+
+
+def hold_pins(hat: Hat, machine: Machine, held: ExitStack) -> None:
+    """Hold the pins that a board wants held, until ``held`` is closed.
+
+    :raises LineError: when a pin is busy or not permitted
+    """
+    for pin in hat.hold:
+        # As a direction that never sends: the opposite of its level would mean to send.
+        idle = {"high": "low", "low": "high"}[pin["level"]]
+        held.callback(os.close, request_gpio(gpio_chip(machine), pin["line"], active=idle))
+
+
+@cache
+def load() -> tuple[dict[str, Uart], dict[str, Hat]]:
+    """The UARTs of the families of boards, and the profiles by name."""
+    with resources.files(__package__).joinpath("hats.toml").open("rb") as file:
+        table = tomllib.load(file)
+    uarts = {family: Uart(**row) for family, row in table["uart"].items()}
+    return uarts, {name: Hat(name=name, **row) for name, row in table["hat"].items()}
+
+
+def find_hat(name: str) -> Hat:
+    """A profile.
+
+    :raises ConfigurationError: when there is none of that name; names the nearest ones
+    """
+    _, hats = load()
+    if name in hats:
+        return hats[name]
+    near = difflib.get_close_matches(name.lower(), hats, n=3, cutoff=0.5)
+    way = f"did you mean {' or '.join(near)}?" if near else "`mbcore hats` lists them"
+    raise ConfigurationError(f"there is no profile {name!r}: {way}")
+
+
+def listing() -> str:
+    """All profiles, a line each."""
+    _, hats = load()
+    width = max(map(len, hats))
+    return "\n".join(f"{hat.name.ljust(width)}  {hat.title}" for hat in hats.values())
+
+
+def as_json(machine: Machine, name: str | None) -> Any:
+    """One profile as it is on a machine, or all as they are in the table, for machines."""
+    _, hats = load()
+    if name is None:
+        return {hat.name: asdict(hat) for hat in hats.values()}
+    hat = find_hat(name)
+    return asdict(hat) | {"devices_here": hat.devices_on(machine), "config_here": hat.wanted_config(machine)}
+
+
+def sheet(machine: Machine, name: str) -> str:
+    """One profile as it is on a machine, for people."""
+    hat = find_hat(name)
+    names = hat.devices_on(machine)
+    nowhere = f"the adapter with the driver {hat.driver}, which is not plugged in" if hat.driver else "not on this machine"
+    pin = {"kernel": "RTS, by the UART's driver", "gpio": "GPIO" + ("?" if hat.direction_line is None else str(hat.direction_line))}
+    switch = pin.get(hat.direction, "itself")
+    if hat.direction_active:
+        switch += f", {hat.direction_active} while sending"
+    rows = [
+        ("board", machine.model or "this machine is no Raspberry Pi"),
+        ("port", " or ".join(names) or nowhere),
+        *(("further", name) for name in hat.ports),
+        ("switched by", switch),
+        ("echo", hat.echo),
+        *(("held", f"GPIO{pin['line']} {pin['level']}") for pin in hat.hold),
+        *((machine.config_file, line) for line in hat.wanted_config(machine)),
+        *(("note", note) for note in hat.notes),
+        ("verified", "from documents; not tried on the board" if hat.verified == "docs" else hat.verified),
+    ]
+    width = max(len(word) for word, _ in rows)
+    lines = [f"{hat.name}: {hat.title}", *(f"  {word.ljust(width)}  {text}" for word, text in rows)]
+    return "\n".join([*lines, "", f"Serve it:  mbcore serve rtu --hat {hat.name}", f"Check it:  mbcore doctor --hat {hat.name}"])

@@ -1,0 +1,91 @@
+#!/bin/sh
+# Installs mbcore from this folder, without an index and without a compiler.
+#
+#     sudo ./install.sh [DIRECTORY]               into /opt/mbcore where no directory is named
+#     sudo ./install.sh --rollback [DIRECTORY]    back to what was installed before
+#
+# DIRECTORY has two slots, a and b, and the link `current` to the one in use: DIRECTORY/current/bin/mbcore. The other slot is filled and tried
+# before the link moves, in one step; where anything fails the link stays as it is.
+set -eu
+
+fail() {
+    echo "install.sh: $*" >&2
+    exit 1
+}
+
+usage() {
+    echo "install.sh: $1; usage: install.sh [--rollback] [DIRECTORY]" >&2
+    exit 2
+}
+
+rollback=no
+home=
+for argument in "$@"; do
+    case $argument in
+        --rollback) rollback=yes ;;
+        -*) usage "there is no option $argument" ;;
+        *)
+            [ -z "$home" ] || usage "one directory, not $home and $argument"
+            home=$argument
+            ;;
+    esac
+done
+home=${home:-/opt/mbcore}
+case $home in
+    /*) ;;
+    *) home=$PWD/$home ;;
+esac
+
+# The slot in use, and the other one.
+used=none
+[ ! -e "$home/current" ] || used=$(readlink "$home/current")
+case $used in
+    a) other=b ;;
+    b | none) other=a ;;
+    *) fail "$home/current leads to $used and not to slot a or b: it was not made by this script; name another directory" ;;
+esac
+
+# Whether the command of a slot starts and its modules load.
+works() {
+    "$home/$1/bin/python" -I -c "import mbcore.engine.serial, mbcore.engine.tcp, mbcore.server" && "$home/$1/bin/mbcore" --version >/dev/null
+}
+
+# `current` to a slot, in one step: a power cut leaves the one or the other.
+switch_to() {
+    sync
+    rm -f "$home/next"
+    ln -s "$1" "$home/next"
+    mv -T "$home/next" "$home/current"
+    sync
+}
+
+if [ $rollback = yes ]; then
+    [ -e "$home/$other/complete" ] || fail "there is nothing in $home to go back to: slot $other is empty"
+    works "$other" || fail "slot $other of $home does not work any more, slot $used stays in use: install again"
+    switch_to "$other"
+    echo "$("$home/current/bin/mbcore" --version) is back: $home/current is slot $other"
+    exit 0
+fi
+
+cd "$(dirname "$0")"
+. ./for.sh
+sha256sum --quiet -c SHA256SUMS || fail "this bundle is damaged, nothing was changed: copy it again"
+command -v "python$PYTHON" >/dev/null || fail "there is no python$PYTHON, for which this bundle is: take the bundle for the Python of this system"
+machine=$("python$PYTHON" -c 'import platform; print(platform.machine(), platform.architecture()[0])')
+case " $MACHINES " in
+    *" $machine; "*) ;;
+    *) fail "this bundle is for $ARCHITECTURE and python$PYTHON here is for $machine: take the bundle for that" ;;
+esac
+mkdir -p "$home" || fail "$home cannot be written: run it with sudo"
+
+rm -rf "${home:?}/$other"
+trap 'rm -rf "${home:?}/$other"' EXIT
+trap 'exit 1' HUP INT TERM
+"python$PYTHON" -m venv --without-pip "$home/$other"
+"$home/$other/bin/python" "$(echo wheels/pip-*.whl)/pip" --isolated --disable-pip-version-check --quiet install \
+    --no-index --no-cache-dir --find-links wheels wheels/mbcore-*.whl || fail "mbcore could not be installed, nothing was changed"
+works "$other" || fail "what was installed does not work, nothing was changed"
+touch "$home/$other/complete"
+trap - EXIT
+switch_to "$other"
+echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore"

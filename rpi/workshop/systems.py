@@ -1,0 +1,94 @@
+"""Debian systems of other architectures, in user emulation: their programs run on this machine's kernel, and nothing is started in them.
+
+No chroot and no binfmt: a program finds the libraries and files of its root by qemu's path prefix. Where a Python starts itself again, this
+machine's kernel gets to run a shell script in its place that calls qemu.
+"""
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tools import BUILD, FailedError, run, say
+
+MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+
+
+@dataclass(frozen=True)
+class System:
+    """A release of Debian on an architecture; Raspberry Pi OS' userland is the same but for ARMv6."""
+
+    release: str
+    architecture: str
+    python: str
+    qemu: str
+    #: the default emulates what no Pi has: pointer authentication makes arm64 ten times slower
+    cpu: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.release}-{self.architecture}"
+
+    def root(self, kind: str, packages: list[str]) -> Path:
+        """The folder with these Debian packages and what they need, made where it is not there."""
+        folder = BUILD / "roots" / f"{self.name}-{kind}"
+        stamp = folder / "packages"
+        if stamp.exists() and stamp.read_text() == " ".join(packages):
+            return folder
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        say(f"{self.name}: {' '.join(packages)} into {folder.name}")
+        options = ["--variant=extract", f"--architectures={self.architecture}", f"--include={','.join(packages)}"]
+        run("mmdebstrap", "--quiet", *options, self.release, folder, f"deb {MIRROR} {self.release} main")
+        # With a /dev of its own there is no pseudo-terminal; the links belong to a package that is not unpacked first.
+        shutil.rmtree(folder / "dev", ignore_errors=True)
+        for name in ("bin", "lib", "sbin"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(f"usr/{name}")
+        self._wrap_python(folder)
+        stamp.write_text(" ".join(packages))
+        return folder
+
+    def command(self, root: Path, program: str) -> list[str]:
+        """What starts a program of the root."""
+        return [need(self.qemu), "-cpu", self.cpu, "-L", str(root), f"{root}{program}"]
+
+    def environment(self, root: Path, folder: Path) -> Path:
+        """The Python of a new virtual environment in `folder` that sees the root's own packages too."""
+        shutil.rmtree(folder, ignore_errors=True)
+        run(root / "usr" / "bin" / f"python{self.python}", "-m", "venv", "--without-pip", "--system-site-packages", folder)
+        return folder / "bin" / "python"
+
+    def _wrap_python(self, root: Path) -> None:
+        """Put a script that calls qemu in the place of the root's Python, so that this machine's kernel can start it under every name."""
+        python = root / "usr" / "bin" / f"python{self.python}"
+        python.rename(f"{python}.real")
+        qemu, *options = self.command(root, f"/usr/bin/{python.name}.real")
+        # By argv[0] it tells whether it is that of a virtual environment.
+        python.write_text(f'#!/bin/sh\nexec {qemu} -0 "$0" {shlex.join(options)} "$@"\n')
+        python.chmod(0o755)
+        said = run(python, "-c", "import sys; print(sys.executable, *sys.version_info[:2], sep=' ')")
+        if said.split() != [str(python), *self.python.split(".")]:
+            raise FailedError(f"{self.name}: its Python does not start as {python}: {said}")
+
+
+def need(program: str) -> str:
+    found = shutil.which(program)
+    if not found:
+        raise FailedError(f"there is no {program}: sudo apt install qemu-user-static mmdebstrap")
+    return found
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("bookworm", "armhf", "3.11", "qemu-arm-static", "cortex-a7"),
+        System("trixie", "arm64", "3.13", "qemu-aarch64-static", "cortex-a72"),
+        System("bookworm", "arm64", "3.11", "qemu-aarch64-static", "cortex-a72"),
+        System("trixie", "armhf", "3.13", "qemu-arm-static", "cortex-a7"),
+        # The processor of Pi 1 and Zero; Debian's armhf does not start on it.
+        System("bookworm", "armel", "3.11", "qemu-arm-static", "arm1176"),
+    )
+}

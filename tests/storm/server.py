@@ -1,0 +1,197 @@
+"""The server that storms go over: on compiled loops, with Python in every place where a user may put it, and threads that use the image.
+
+Run as a program it serves as told by the JSON in its argument and says on a line where. Each line on standard input is answered with what
+can be seen from inside; when standard input ends it stops, and ends with 1 where anything went wrong that no client may cause.
+"""
+
+import json
+import logging
+import struct
+import sys
+import threading
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
+
+from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, device
+from mbcore.messages import ModbusRequest, ModbusResponse
+from mbcore.server import StartSerialServer, StartTcpServer, StopServer
+
+HOST = "127.0.0.1"
+CELLS = 2000
+# Registers that the application writes with one value, as many as one request reads.
+SAME, SAME_COUNT = 1000, 125
+PLAIN, COUNTED, LATER, BROKEN, PASSING = 1, 2, 3, 4, 5
+SUM = 0x64
+ANSWER_SECONDS = 0.02
+ANSWER_TIMEOUT = 0.5
+MOST_CONNECTIONS = 60
+
+
+class SumResponse(ModbusResponse):
+    function_code = SUM
+
+    def __init__(self, total, **kwargs):
+        super().__init__(**kwargs)
+        self.total = total
+
+    def encode(self):
+        return struct.pack(">BH", 2, self.total & 0xFFFF)
+
+
+class SumRequest(ModbusRequest):
+    function_code = SUM
+    _rtu_frame_size = 8
+
+    def decode(self, data):
+        self.address, self.count = struct.unpack(">HH", data[:4])
+
+    def execute(self, context):
+        return SumResponse(sum(context.getValues(3, self.address, self.count)))
+
+
+class CountedBlock(ModbusSequentialDataBlock):
+    """Python is asked for every value."""
+
+    def getValues(self, address, count=1):
+        return [(address + index) & 0xFFFF for index in range(count)]
+
+
+class LaterBlock(ModbusSequentialDataBlock):
+    """Answers later: soon, or with an error, or never."""
+
+    def getValues(self, address, count=1):
+        answer = Deferred()
+        if address % 4 < 2:
+            reactor.callLater(ANSWER_SECONDS * (address % 4), self._answer, answer, [address & 0xFFFF] * count)
+        elif address % 4 == 2:
+            reactor.callLater(0, self._answer, answer, None)
+        return answer
+
+    def _answer(self, answer, values):
+        # Who has gone, or whose time is over, has cancelled it.
+        if not answer.called:
+            answer.errback(OSError("the sensor does not answer")) if values is None else answer.callback(values)
+
+
+class BrokenBlock(ModbusSequentialDataBlock):
+    def getValues(self, address, count=1):
+        raise OSError("the sensor does not answer")
+
+
+def unit(hr, **tables):
+    return ModbusSlaveContext(hr=hr, zero_mode=True, **tables)
+
+
+class Application:
+    """What a user's program does meanwhile: its threads use the image that the clients use."""
+
+    def __init__(self):
+        self.plain = unit(ModbusSequentialDataBlock(0, [0] * CELLS), files={4: list(range(100))}, fifos={0x04DE: [1, 2, 3]})
+        self.context = ModbusServerContext(
+            slaves={
+                PLAIN: self.plain,
+                COUNTED: unit(CountedBlock(0, [0] * CELLS)),
+                LATER: unit(LaterBlock(0, [0] * CELLS)),
+                BROKEN: unit(BrokenBlock(0, [0] * CELLS)),
+            },
+            single=False,
+        )
+        self.context.add_observer(self._hear)
+        self.heard = self.torn = self.turns = 0
+        # Of the clients' writes that count themselves: the last of each that was heard of, and those that came out of order.
+        self.last = {}
+        self.disorder = 0
+        self.failures = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._write, self._read, self._replace)]
+        for thread in self._threads:
+            thread.start()
+
+    def state(self):
+        return {name: getattr(self, name) for name in ("heard", "torn", "disorder", "turns", "failures")}
+
+    def end(self):
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _hear(self, unit_id, table, address, values):
+        self.heard += 1
+        if unit_id == PLAIN and table == "hr" and len(values) == 2 and address < SAME:
+            number = values[0] << 16 | values[1]
+            # 0: a new client begins
+            self.disorder += bool(number) and number != self.last.get(address, 0) + 1
+            self.last[address] = number
+
+    def _guarded(self, work):
+        number = 0
+        try:
+            while not self._over.wait(0.0005):
+                number += 1
+                work(number & 0xFFFF)
+                self.turns += 1
+        except BaseException as error:
+            self.failures.append(repr(error))
+
+    def _write(self, number):
+        self.plain.setValues(3, SAME, [number] * SAME_COUNT)
+        self.plain.setValues(4, SAME, [number] * SAME_COUNT)
+
+    def _read(self, number):
+        self.torn += len(set(self.plain.getValues(3, SAME, SAME_COUNT))) != 1
+        self.torn += len(set(self.plain.getValues(4, SAME, SAME_COUNT))) != 1
+
+    def _replace(self, number):
+        """A unit that comes and goes, and whose blocks are replaced."""
+        if number % 20 == 0:
+            passing = unit(ModbusSequentialDataBlock(0, [number] * CELLS) if number % 40 else CountedBlock(0, [0] * CELLS))
+            self.context[PASSING] = passing
+        elif number % 20 == 10 and PASSING in self.context:
+            self.context[PASSING].store["h"] = ModbusSequentialDataBlock(0, [number] * CELLS)
+        elif number % 20 == 19 and PASSING in self.context:
+            del self.context[PASSING]
+
+
+def main(order):
+    # What clients make a user's blocks raise is reported, and of no interest; what goes wrong elsewhere is.
+    logging.disable(logging.CRITICAL)
+    unexpected = []
+
+    def notice(event):
+        if "log_failure" in event:
+            unexpected.append(event["log_failure"].getTraceback())
+
+    globalLogPublisher.addObserver(notice)
+    application = Application()
+    if order["gated"]:
+        device.ModbusAccessControl().add(HOST)
+    options = {"custom_functions": [SumRequest], "answer_timeout": ANSWER_TIMEOUT, "defer_reactor_run": True, "engine": True}
+    handles = {
+        "tcp": StartTcpServer(application.context, address=(HOST, 0), max_connections=MOST_CONNECTIONS, **options),
+        "rtu-over-tcp": StartTcpServer(application.context, address=(HOST, 0), framer=ModbusRtuFramer, **options),
+    }
+    if order["line"]:
+        handles["line"] = StartSerialServer(application.context, framer=ModbusRtuFramer, port=order["line"], baudrate=115200, **options)
+
+    def converse():
+        for _ in sys.stdin:
+            say(application.state())
+        StopServer()
+
+    reactor.callWhenRunning(say, {name: handle.port for name, handle in handles.items()})
+    reactor.callWhenRunning(threading.Thread(target=converse, daemon=True).start)
+    reactor.run()
+    application.end()
+    state = application.state() | {"unexpected": unexpected}
+    say(state)
+    return int(bool(state["torn"] or state["disorder"] or state["failures"] or unexpected))
+
+
+def say(words):
+    print(json.dumps(words), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,196 @@
+"""Boards on the command line: what is printed, exit codes, what a profile does to `mbcore serve`, and that nobody else pays for it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import recorded
+
+import mbcore
+from mbcore import cli
+from mbcore.rpi import doctor, hats, ports, service
+from mbcore.rpi.doctor import Trial
+from mbcore.rpi.service import UNIT
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """board(name, *lines): from now on this machine is that board."""
+
+    def mount(name, *lines):
+        machine = recorded.board(name, tmp_path, *lines)
+        monkeypatch.setattr("mbcore.rpi.machine.Machine", lambda: machine)
+        monkeypatch.setattr(doctor, "try_port", lambda device: Trial())
+        return machine
+
+    return mount
+
+
+@pytest.fixture
+def run(capsys):
+    """run(line) -> exit code, standard output, standard error"""
+
+    def run(line):
+        code = cli.main(line.split())
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def parsed(*words):
+    return cli._parser().parse_args(words)
+
+
+# ---- hats, ports, doctor ----
+
+
+def test_profiles_are_listed_and_shown(board, run):
+    machine = board("4b-bookworm")
+    assert run("hats") == (0, hats.listing() + "\n", "")
+    assert run("hats pixtend-v2") == (0, hats.sheet(machine, "pixtend-v2") + "\n", "")
+    code, said, _ = run("hats pixtend-v2 --json")
+    assert code == 0
+    assert json.loads(said)["config_here"] == ["enable_uart=1", "dtoverlay=disable-bt or dtoverlay=miniuart-bt"]
+    assert len(json.loads(run("hats --json")[1])) == len(hats.load()[1])
+
+
+def test_ports_are_listed_and_probed_when_asked(board, run, monkeypatch):
+    machine = board("5-trixie")
+    assert run("ports") == (0, ports.table(ports.list_ports(machine)) + "\n", "")
+    monkeypatch.setattr(ports, "probe_rs485", lambda device: "probed")
+    assert "probed" not in run("ports")[1]
+    assert [port["rs485"] for port in json.loads(run("ports --json --probe")[1])] == ["probed", "probed"]
+
+
+def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
+    board("4b-bookworm")
+    code, said, errors = run("doctor")
+    assert (code, errors) == (0, "")
+    assert said.endswith("All is well.\n")
+    board("4b-bookworm", "/dev/ttyAMA0 c 0660 0:7")
+    code, said, errors = run("doctor --hat pixtend-v2 --json")
+    assert (code, errors) == (1, "")
+    assert json.loads(said)["wrong"] == 1
+    code, said, _ = run("doctor --port /dev/ttyAMA5")
+    assert code == 1
+    assert "there is no /dev/ttyAMA5" in said
+
+
+# ---- serve and sniff ----
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ("--hat waveshare-rs485-can-manual", ("/dev/ttyAMA0", "gpio", "/dev/gpiochip0", 4, "high", "auto")),
+        ("--hat waveshare-rs485-can-manual --direction auto", ("/dev/ttyAMA0", "auto", None, None, None, "auto")),
+        ("--hat widgetlords --direction-line 17 /dev/ttyAMA2", ("/dev/ttyAMA2", "gpio", "/dev/gpiochip0", 17, "low", "auto")),
+        ("/dev/ttyAMA1 --hat uart-kernel-rts --echo auto -b 9600", ("/dev/ttyAMA1", "kernel", None, None, "high", "auto")),
+        ("/dev/ttyAMA1", ("/dev/ttyAMA1", None, None, None, None, None)),
+    ],
+)
+@pytest.mark.parametrize("transport", ["rtu", "ascii", "binary"])
+def test_a_profile_says_what_the_user_does_not(board, transport, words, settings):
+    board("4b-bookworm")
+    args = parsed("serve", transport, *words.split())
+    cli._take_hat(args)
+    names = ("device", "direction", "direction_chip", "direction_line", "direction_active", "echo")
+    assert tuple(getattr(args, name) for name in names) == settings
+
+
+def test_pins_are_held_by_a_server_and_not_by_a_listener(board, monkeypatch):
+    board("4b-bookworm")
+    asked, closed = [], []
+    monkeypatch.setattr(hats, "request_gpio", lambda chip, line, active: asked.append(line) or 77)
+    monkeypatch.setattr(hats.os, "close", closed.append)
+    args = parsed("sniff", "--hat", "pixtend-v2")
+    with cli._take_hat(args):
+        assert args.device == "/dev/ttyAMA0"
+    assert asked == []
+    with cli._take_hat(parsed("serve", "rtu", "--hat", "pixtend-v2")):
+        assert (asked, closed) == ([18], [])
+    assert closed == [77]
+
+
+def test_an_adapter_that_is_not_plugged_in_is_an_error_at_run_time(board, run):
+    board("4b-bookworm")
+    code, _, errors = run("serve rtu --hat usb-ftdi")
+    assert (code, errors) == (
+        1,
+        "mbcore: there is no adapter with the driver ftdi_sio: plug it in, `mbcore ports` lists what is there\n",
+    )
+
+
+@pytest.mark.parametrize("line", ["serve rtu /dev/null", "serve tcp 127.0.0.1 -p 1 -x", "read tcp 127.0.0.1 -p 1"])
+def test_who_wants_no_board_imports_none(line):
+    program = "import sys; from mbcore import cli; cli.main(sys.argv[1:]); print([name for name in sys.modules if 'mbcore.rpi' in name])"
+    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", program, *line.split()], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert said == "[]\n"
+
+
+# ---- service ----
+
+
+@pytest.fixture
+def installable(board, monkeypatch):
+    monkeypatch.setattr(service, "_closed_to_others", lambda name: "")
+    monkeypatch.setattr(sys, "argv", ["/opt/mbcore/bin/mbcore", "service", "install", "plant"])
+    run = []
+    monkeypatch.setattr(service, "_run", lambda command: run.append(command) or 0)
+    return run
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "service install --dry-run plant rtu /dev/ttyAMA0 -b 9600",
+        "service install plant --dry-run rtu /dev/ttyAMA0 -b 9600",
+        "service install plant rtu /dev/ttyAMA0 -b 9600 --dry-run",
+        "service install --dry-run plant -- rtu /dev/ttyAMA0 -b 9600",
+    ],
+)
+def test_a_dry_run_prints_all_and_does_nothing(board, installable, run, line):
+    machine = board("4b-bookworm")
+    code, said, errors = run(line)
+    assert (code, errors) == (0, "")
+    assert f"==> {UNIT} <==\n" in said
+    assert "\nExecStart=/opt/mbcore/bin/mbcore serve $MBCORE_ARGS\n" in said
+    assert '\nMBCORE_ARGS="rtu /dev/ttyAMA0 -b 9600"\n' in said
+    assert said.endswith("# systemctl restart mbcore@plant\n")
+    assert installable == []
+    assert not machine.exists(UNIT)
+
+
+def test_installing_showing_and_removing(board, installable, run):
+    machine = board("4b-bookworm", "user 0 0")
+    assert run("service install plant rtu --hat pixtend-v2") == (0, "Log:  journalctl -u mbcore@plant -e\n", "")
+    assert installable[-1] == ("systemctl", "restart", "mbcore@plant")
+    assert machine.exists(UNIT)
+    assert 'MBCORE_ARGS="rtu --hat pixtend-v2"' in run("service show plant")[1]
+    assert run("service remove plant --dry-run")[1].startswith("# systemctl disable --now mbcore@plant\n")
+    assert machine.exists(UNIT)
+    assert run("service remove plant --purge")[0] == 0
+    assert not machine.exists(UNIT)
+    assert not machine.exists("/etc/mbcore/plant.env")
+
+
+def test_without_root_there_is_one_sentence(board, installable, run):
+    board("4b-bookworm")
+    code, said, errors = run("service install plant rtu /dev/ttyAMA0")
+    assert (code, said) == (1, "")
+    way = "run sudo /opt/mbcore/bin/mbcore service install plant, or add --dry-run to see what that does"
+    assert errors == f"mbcore: a service is root's to set up: {way}\n"
+
+
+def test_a_program_that_is_a_module_is_called_as_one(board, installable, run, monkeypatch):
+    board("4b-bookworm")
+    monkeypatch.setattr(sys, "argv", ["/opt/mbcore/lib/mbcore/__main__.py"])
+    said = run("service install --dry-run plant tcp 0.0.0.0")[1]
+    assert f"\nExecStart={sys.executable} -m mbcore serve $MBCORE_ARGS\n" in said

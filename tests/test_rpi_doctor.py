@@ -1,0 +1,275 @@
+"""The doctor, on recorded boards: every word it says is held against a file beside the recording, and each rule on its own."""
+
+import json
+import os
+import pty
+import re
+
+import pytest
+import recorded
+
+from mbcore.errors import ConfigurationError
+from mbcore.rpi.doctor import Trial, examine, try_port
+from mbcore.rpi.hats import find_hat
+from mbcore.server import rs485
+from mbcore.server.rs485 import KernelMode
+
+GOLDEN = {
+    (file.stem, words): text
+    for file in sorted(recorded.FOLDER.glob("*.doctor"))
+    for words, text in re.findall(r"^\$ mbcore doctor ?(.*)\n((?:.+\n)+)", file.read_text(), re.MULTILINE)
+}
+
+
+def by_driver(machine):
+    """What a port of these drivers does when it is opened."""
+
+    def trial(device):
+        driver = machine.hardware(machine.device(device)).driver
+        if driver == "bcm2835-aux-uart":
+            return Trial(f"the serial line {device} cannot be set up: its driver has silently set parity N instead of E; it has no parity")
+        return Trial(mode=KernelMode(0) if driver in ("uart-pl011", "sc16is7xx") else None)
+
+    return trial
+
+
+def ask(machine, words="", trial=None):
+    options = dict(re.findall(r"--(\w+) (\S+)", words))
+    hat = find_hat(options["hat"]) if "hat" in options else None
+    return examine(machine, hat, options.get("port"), trial or by_driver(machine))
+
+
+def found(report, subject):
+    """The findings on a subject."""
+    return [finding for finding in report.findings if finding.subject == subject]
+
+
+def test_every_board_has_its_golden_text():
+    assert {name for name, _ in GOLDEN} == set(recorded.NAMES)
+
+
+@pytest.mark.parametrize(("name", "words"), GOLDEN, ids=[f"{name} {words}" for name, words in GOLDEN])
+def test_what_is_said_of_a_recorded_board(name, words, tmp_path):
+    report = ask(recorded.board(name, tmp_path), words)
+    assert report.as_text() + "\n" == GOLDEN[name, words]
+    said = report.as_json()
+    assert json.loads(json.dumps(said)) == said
+    assert said["wrong"] == sum(row["level"] == "wrong" for row in said["findings"])
+    for finding in report.findings:
+        assert finding.level in ("ok", "note", "wrong")
+        assert "\n" not in finding.mend
+        assert finding.mend or finding.level != "wrong"
+
+
+def four_b(tmp_path, *more):
+    return recorded.board("4b-bookworm", tmp_path, *more)
+
+
+@pytest.mark.parametrize(
+    ("lines", "level"),
+    [
+        (["/sys/class/hwmon/hwmon1/in0_lcrit_alarm = 1"], "wrong"),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = 1"], "wrong"),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = 50000"], "note"),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = 4"], None),
+        (["/sys/class/hwmon/hwmon1/name = cpu_thermal", "/sys/class/hwmon/hwmon1/in0_lcrit_alarm = 1"], None),
+    ],
+)
+def test_undervoltage(tmp_path, lines, level):
+    assert [finding.level for finding in found(ask(four_b(tmp_path, *lines)), "power")] == ([level] if level else [])
+
+
+def test_without_any_port_there_is_one_sentence(tmp_path):
+    report = ask(recorded.unpack("/etc/os-release = ID=debian", tmp_path))
+    assert [(finding.level, finding.text) for finding in report.findings] == [("wrong", "there is no serial port")]
+    assert report.port == ""
+
+
+def test_an_adapter_that_is_not_plugged_in(tmp_path):
+    finding = ask(four_b(tmp_path), "--hat usb-ftdi").findings[0]
+    assert finding[:3] == ("wrong", "port", "there is no adapter with the driver ftdi_sio")
+    assert finding.mend.startswith("plug it in")
+
+
+def test_a_board_that_does_not_fit_the_machine(tmp_path):
+    with pytest.raises(ConfigurationError, match="uart3-kernel-rts is for a Raspberry Pi 4 or 5, and this is Raspberry Pi Zero W"):
+        ask(recorded.board("zero-w-bullseye", tmp_path), "--hat uart3-kernel-rts")
+
+
+def test_a_port_that_is_no_pis_needs_no_config(tmp_path):
+    machine = recorded.unpack(
+        "/sys/class/tty/ttyS0/device/driver -> /sys/bus/platform/drivers/serial8250\n/dev/ttyS0 c 0660 0:20\nuser 5 20", tmp_path
+    )
+    report = ask(machine)
+    assert report.port == "/dev/ttyS0"
+    assert not found(report, "config")
+    assert report.as_text().startswith("no Raspberry Pi\n")
+    assert report.as_text().endswith("All is well.")
+
+
+def test_a_board_without_a_config_file_is_told_what_it_would_hold(tmp_path):
+    machine = recorded.unpack("/sys/firmware/devicetree/base/model = Raspberry Pi 2 Model B Rev 1.1\\0", tmp_path)
+    first, second = ask(machine).findings
+    assert first[:3] == ("note", "config", "there is no config.txt to look into for enable_uart=1")
+    assert second[:3] == ("wrong", "port", "there is no /dev/ttyAMA0")
+
+
+def test_a_line_is_added_under_all_boards_where_the_file_ends_under_another_filter(tmp_path):
+    machine = recorded.board("3b-bookworm", tmp_path, "/boot/firmware/config.txt <<", "[pi4]", "enable_uart=1", ".")
+    assert found(ask(machine), "config")[0].mend.startswith("printf '%s\\n' '[all]' 'enable_uart=1' 'dtoverlay=disable-bt' | sudo tee -a")
+
+
+def test_bluetooth_that_has_the_uart_is_named_where_config_was_mended_and_not_loaded(tmp_path):
+    lines = ["/boot/firmware/config.txt <<", "enable_uart=1", "dtoverlay=disable-bt", "."]
+    finding = found(ask(recorded.board("3b-bookworm", tmp_path, *lines)), "port")[0]
+    assert finding[2:] == ("there is no /dev/ttyAMA0: Bluetooth has its UART", "sudo reboot")
+
+
+def test_bluetooth_on_the_mini_uart_does_not_have_the_pl011_in_the_next_session(tmp_path):
+    lines = ["/boot/firmware/config.txt <<", "enable_uart=1", "dtoverlay=miniuart-bt", "."]
+    finding = found(ask(recorded.board("3b-bookworm", tmp_path, *lines)), "port")[0]
+    assert "Bluetooth has its UART" in finding.text
+
+
+def test_a_port_that_config_promises_and_is_not_there_wants_a_restart(tmp_path):
+    machine = recorded.board("5-bookworm", tmp_path, "/boot/firmware/config.txt <<", "dtoverlay=uart0-pi5", ".")
+    finding = found(ask(machine), "port")[-1]
+    assert finding[2:] == ("there is no /dev/ttyAMA0: config.txt has changed since the start, or the board is off", "sudo reboot")
+
+
+def test_hciuart_would_talk_where_bluetooth_was(tmp_path):
+    machine = four_b(tmp_path, "/etc/systemd/system/multi-user.target.wants/hciuart.service = ")
+    assert found(ask(machine), "bluetooth")[0].mend == "sudo systemctl disable --now hciuart"
+
+
+def test_the_mini_uart_after_the_mending_before_the_restart(tmp_path):
+    lines = ["/boot/firmware/config.txt <<", "enable_uart=1", "dtoverlay=disable-bt", "."]
+    finding = found(ask(recorded.board("4b-mini-uart", tmp_path, *lines), "--port /dev/serial0"), "port")[0]
+    assert finding.mend == "use /dev/ttyAMA0, after a restart if it is not there"
+
+
+def test_a_name_without_hardware(tmp_path):
+    finding = found(ask(four_b(tmp_path, "/dev/ttyS7 c 0660 0:20"), "--port /dev/ttyS7"), "port")[0]
+    assert finding[:3] == ("wrong", "port", "/dev/ttyS7, with no hardware behind it")
+
+
+@pytest.mark.parametrize(
+    ("overlays", "notes"),
+    [
+        (["sc16is752-spi1,int_pin=24", "sc16is752-i2c,int_pin=24"], 1),
+        (["sc16is752-spi0", "sc16is752-spi1"], 0),
+        (["sc16is752-i2c,addr=0x48", "sc16is752-i2c,addr=0x4a"], 0),
+    ],
+)
+def test_overlays_for_both_buses_make_phantoms(tmp_path, overlays, notes):
+    lines = ["/boot/firmware/config.txt <<", *(f"dtoverlay={overlay}" for overlay in overlays), "."]
+    report = ask(recorded.board("sc16is752", tmp_path, *lines), "--hat waveshare-serial-expansion")
+    assert sum("phantom" in finding.text for finding in found(report, "config")) == notes
+
+
+@pytest.mark.parametrize(
+    ("lines", "level"),
+    [
+        # The overlays that are there tell, whatever the kernel's number is.
+        (["/boot/firmware/overlays/sc16is752-spi1.dtbo = "], "ok"),
+        (["/boot/firmware/overlays/sc16is75x-spi.dtbo = "], "note"),
+        ([], "ok"),
+        (["/proc/sys/kernel/osrelease = 6.12.34+rpt-rpi-v8"], "note"),
+    ],
+)
+def test_a_stale_overlay_that_works_is_only_noted(tmp_path, lines, level):
+    text = (recorded.FOLDER / "sc16is752.txt").read_text().replace("/boot/firmware/overlays/sc16is752-spi1.dtbo = \n", "")
+    report = ask(recorded.unpack("\n".join([text, *lines]), tmp_path), "--hat waveshare-2ch-rs485")
+    assert found(report, "config")[0].level == level
+
+
+def test_a_login_shell_that_is_to_run_is_wrong_before_it_runs(tmp_path):
+    machine = four_b(tmp_path, "/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA0.service = ")
+    assert found(ask(machine), "console")[0][2:] == (
+        "a login shell is to run on /dev/ttyAMA0",
+        "sudo systemctl disable --now serial-getty@ttyAMA0",
+    )
+
+
+def test_a_console_that_is_gone_from_the_file_goes_with_the_next_start(tmp_path):
+    machine = four_b(tmp_path, "/proc/cmdline = console=ttyAMA0,115200 console=tty1")
+    assert found(ask(machine), "console")[0].mend == "sudo reboot"
+
+
+def test_a_port_in_use_is_not_opened(tmp_path):
+    machine = four_b(tmp_path, "/proc/77/cmdline = /usr/bin/python3\\0app.py\\0", "/proc/77/fd/5 -> /dev/ttyAMA0")
+
+    def trial(device):
+        raise AssertionError(f"{device} is opened")
+
+    report = ask(machine, trial=trial)
+    assert found(report, "holder")[0][2:] == ("/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77")
+    assert found(report, "settings")[0].text == "the port is not tried: it is in use"
+
+
+@pytest.mark.parametrize(
+    ("lines", "mend"),
+    [
+        (["user 1000 1000"], "log out and in again: you are in the group, but not in this session"),
+        (["user 1001 1001"], "sudo usermod -aG dialout 1001, then log out and in again"),
+        (["/dev/ttyAMA0 c 0600 0:0"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
+        (["/dev/ttyAMA0 c 0640 0:20"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
+        (["user 1000 1000", "/dev/ttyAMA0 c 0660 0:777"], "sudo usermod -aG 777 pi"),
+    ],
+)
+def test_the_way_in_for_one_who_is_not_permitted(tmp_path, lines, mend):
+    finding = found(ask(four_b(tmp_path, *lines)), "permission")[0]
+    assert finding.level == "wrong"
+    assert finding.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(("owner", "user"), [("0600 1000:0", "1000 1000"), ("0666 0:0", "1000 1000"), ("0600 0:0", "0 0")])
+def test_who_may_use_the_port(tmp_path, owner, user):
+    report = ask(four_b(tmp_path, f"/dev/ttyAMA0 c {owner}", f"user {user}"))
+    assert found(report, "permission")[0].level == "ok"
+
+
+def test_the_direction_pins_chip_is_missing_or_closed(tmp_path):
+    machine = four_b(tmp_path)
+    os.unlink(tmp_path / "dev/gpiochip0")
+    assert found(ask(machine, "--hat waveshare-rs485-can-manual"), "gpio")[0].text.startswith("there is no GPIO chip")
+    machine = recorded.board("5-trixie", tmp_path, "user 1000 1000,20")
+    finding = found(ask(machine, "--hat pixtend-v2"), "gpio")[0]
+    assert finding[2:] == (
+        "pi may not use /dev/gpiochip0: it is for the group gpio",
+        "log out and in again: you are in the group, but not in this session",
+    )
+
+
+@pytest.mark.parametrize(
+    ("trial", "words", "finding"),
+    [
+        (Trial("the port X is taken: free it"), "", ("wrong", "settings", "the port X is taken", "free it")),
+        (Trial("no way out"), "", ("wrong", "settings", "no way out", "see `mbcore ports`")),
+        (Trial(), "--hat uart-kernel-rts", ("wrong", "rs485", "the driver uart-pl011 has no RS-485 mode")),
+        (Trial(mode=KernelMode(3)), "--hat generic-uart-gpio", ("wrong", "rs485", "the driver moves RTS itself")),
+        (Trial(mode=KernelMode(3)), "--hat uart-kernel-rts", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS high while")),
+        (Trial(mode=KernelMode(5)), "", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS low while sending")),
+    ],
+)
+def test_what_came_of_opening_the_port(tmp_path, trial, words, finding):
+    report = ask(four_b(tmp_path), words, lambda device: trial)
+    got = found(report, finding[1])[-1]
+    for part, wanted in zip(got, finding, strict=False):
+        assert part.startswith(wanted)
+
+
+def test_a_driver_without_rs485_is_no_fault_where_nobody_wants_it(tmp_path):
+    assert not found(ask(four_b(tmp_path), "", lambda device: Trial()), "rs485")
+
+
+def test_opening_reads_back_what_the_driver_has(monkeypatch):
+    master, slave = pty.openpty()
+    try:
+        assert try_port(os.ttyname(slave)) == Trial()
+        monkeypatch.setattr(rs485, "read_mode", lambda descriptor: KernelMode(1))
+        assert try_port(os.ttyname(slave)) == Trial(mode=KernelMode(1))
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert try_port("/dev/no-such-port").refusal.startswith("there is no serial port /dev/no-such-port")
