@@ -110,6 +110,8 @@ cdef class UdpLoop(NetworkLoop):
     cdef void choose_session(self) noexcept nogil:
         """Have a session for the next datagram that is up to date."""
         if self.session != NULL:
+            if (<Session> self.session).edition == look(&self.edition):
+                return
             self.give_back(self.session)
         self.session = self.take_session()
 
