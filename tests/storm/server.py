@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 
 from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, device
 from mbcore.messages import ModbusRequest, ModbusResponse
-from mbcore.server import StartSerialServer, StartTcpServer, StopServer
+from mbcore.server import StartSerialServer, StartTcpServer, StartUdpServer, StopServer
 
 HOST = "127.0.0.1"
 CELLS = 2000
@@ -172,6 +172,7 @@ def main(order):
         "tcp": StartTcpServer(application.context, address=(HOST, 0), max_connections=MOST_CONNECTIONS, **options),
         "rtu-over-tcp": StartTcpServer(application.context, address=(HOST, 0), framer=ModbusRtuFramer, **options),
     }
+    handles["udp"] = StartUdpServer(application.context, address=(HOST, 0), **options)
     if order["line"]:
         handles["line"] = StartSerialServer(application.context, framer=ModbusRtuFramer, port=order["line"], baudrate=115200, **options)
 
