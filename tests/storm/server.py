@@ -121,8 +121,8 @@ class Application:
         self.heard += 1
         if unit_id == PLAIN and table == "hr" and len(values) == 2 and address < SAME:
             number = values[0] << 16 | values[1]
-            # 0: a new client begins
-            self.disorder += bool(number) and number != self.last.get(address, 0) + 1
+            # 0: a new client begins. Of values that were written again before they were heard of, the last ones are told.
+            self.disorder += bool(number) and number <= self.last.get(address, 0)
             self.last[address] = number
 
     def _guarded(self, work):
