@@ -311,6 +311,32 @@ def ask_over_rtu(client):
     _leave(client)
 
 
+def ask_by_datagrams(port, rng):
+    """Datagrams of any kind; those that are in order are answered, sooner or later: the kernel may drop what comes too fast."""
+    with socket.socket(type=socket.SOCK_DGRAM) as master:
+        master.connect(("127.0.0.1", port))
+        master.settimeout(1)
+        for transaction in range(rng.randrange(1, 60)):
+            for _ in range(rng.randrange(4)):
+                bad = wrap_socket(some_pdu(rng), rng.choice((PLAIN, COUNTED, BROKEN, PASSING, 0, 255, 77)), 0xFFFF)
+                master.send(rng.choice((bad, bad[: rng.randrange(len(bad))], bad * 2, rng.randbytes(rng.randrange(2000)))))
+            pdu, unit, check = some_request(rng, quick=True)
+            check(_answer_to(master, wrap_socket(pdu, unit, transaction)))
+
+
+def _answer_to(master, request):
+    limit = time.monotonic() + PATIENCE
+    while time.monotonic() < limit:
+        master.send(request)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                answer = master.recv(1000)
+                if answer[:2] == request[:2]:
+                    assert wrap_socket(answer[7:], request[6], int.from_bytes(request[:2])) == answer
+                    return answer[7:]
+    raise AssertionError("a datagram is not answered")
+
+
 def connect_and_go(port, rng):
     """A crowd that connects and says nothing."""
     crowd = []
@@ -423,6 +449,9 @@ class Storm:
                     self._line.storm()
                 elif crowded and rng.random() < 0.2:
                     connect_and_go(self._ports["tcp"], rng)
+                elif rng.random() < 0.1:
+                    life = ask_by_datagrams
+                    life(self._ports["udp"], rng)
                 elif rng.random() < 0.15:
                     life = ask_over_rtu
                     with Client(self._ports["rtu-over-tcp"], rng) as client:

@@ -6,9 +6,9 @@
     make storm ARGS="--sanitize address --minutes 5"
     make storm ARGS="--sanitize thread --minutes 5"
 
-Clients poll, pipeline, read slowly, half-close, babble, reset their connections and leave halfway, on TCP, on RTU over TCP and on a serial
-line; in every second round there are more than the server has room for. After each round all have left and the server is looked at:
-descriptors and threads must be those after the first round, and resident memory must not grow (see `judge`).
+Clients poll, pipeline, read slowly, half-close, babble, reset their connections and leave halfway, on TCP, on RTU over TCP, by UDP and on
+a serial line; in every second round there are more than the server has room for. After each round all have left and the server is looked
+at: descriptors and threads must be those after the first round, and resident memory must not grow (see `judge`).
 
 --sanitize builds the extensions anew, with the compiler's sanitizers, under build/sanitize, and storms over a server on these. What a
 sanitizer says is an error. Memory is not looked at then, for it is mostly the sanitizer's.

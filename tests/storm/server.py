@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 
 from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, device
 from mbcore.messages import ModbusRequest, ModbusResponse
-from mbcore.server import StartSerialServer, StartTcpServer, StopServer
+from mbcore.server import StartSerialServer, StartTcpServer, StartUdpServer, StopServer
 
 HOST = "127.0.0.1"
 CELLS = 2000
@@ -121,8 +121,8 @@ class Application:
         self.heard += 1
         if unit_id == PLAIN and table == "hr" and len(values) == 2 and address < SAME:
             number = values[0] << 16 | values[1]
-            # 0: a new client begins
-            self.disorder += bool(number) and number != self.last.get(address, 0) + 1
+            # 0: a new client begins. Of values that were written again before they were heard of, the last ones are told.
+            self.disorder += bool(number) and number <= self.last.get(address, 0)
             self.last[address] = number
 
     def _guarded(self, work):
@@ -172,6 +172,7 @@ def main(order):
         "tcp": StartTcpServer(application.context, address=(HOST, 0), max_connections=MOST_CONNECTIONS, **options),
         "rtu-over-tcp": StartTcpServer(application.context, address=(HOST, 0), framer=ModbusRtuFramer, **options),
     }
+    handles["udp"] = StartUdpServer(application.context, address=(HOST, 0), **options)
     if order["line"]:
         handles["line"] = StartSerialServer(application.context, framer=ModbusRtuFramer, port=order["line"], baudrate=115200, **options)
 
