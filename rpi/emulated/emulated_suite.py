@@ -6,12 +6,17 @@ name.
 """
 
 import os
+import sys
 from collections import Counter
 from fnmatch import fnmatch
 
 import pytest
 
 CASES = 3
+SLOWER = 10
+# In the others PATIENCE is none of the real clock's.
+LIVE_TESTS = ("test_live_", "test_cli", "test_console", "test_engine_", "test_server_gateway", "test_server_network")
+
 _WHY = pytest.StashKey[Counter]()
 #: what is left out in any case, and why: patterns of test ids, and fixtures
 LEFT_OUT = {
@@ -38,10 +43,20 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
+    be_patient()
     reasons = [reason_against(item) for item in items]
     config.stash[_WHY].update(reason for reason in reasons if reason)
     config.hook.pytest_deselected(items=[item for item, reason in zip(items, reasons, strict=True) if reason])
     items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
+
+
+def be_patient():
+    """Have the tests wait longer for processes and threads, and before they are taken for hung: an emulated Python starts in seconds."""
+    for name, module in list(sys.modules.items()):
+        if name == "conftest":
+            module.LIVE_SECONDS *= SLOWER
+        elif name.startswith(("live.", *LIVE_TESTS)) and hasattr(module, "PATIENCE"):
+            module.PATIENCE *= SLOWER
 
 
 def pytest_terminal_summary(terminalreporter, config):
