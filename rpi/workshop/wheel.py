@@ -18,6 +18,8 @@ INSTALLED = {".py", ".pyi", ".pxd", ".so", ".toml", ".typed"}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "armv6l": "EM_ARM"}
 # What the wheels' glibc may be at least, as in manylinux_2_17.
 GLIBC = (2, 17)
+# All of that glibc, which has threads in a file of their own.
+LIBC = {"libc.so.6", "libpthread.so.0"}
 
 
 def complaints(path: Path, arch: str, modules: set[str], linked: Path):
@@ -55,7 +57,7 @@ def module_complaints(data: bytes, arch: str):
         if section.name == ".symtab" or section.name.startswith(".debug"):
             yield f"it is not stripped: it has {section.name}"
     for entry in elf.get_section_by_name(".dynamic").iter_tags():
-        if entry.entry.d_tag == "DT_NEEDED" and entry.needed != "libc.so.6":
+        if entry.entry.d_tag == "DT_NEEDED" and entry.needed not in LIBC:
             yield f"it needs {entry.needed}"
         if entry.entry.d_tag in ("DT_RPATH", "DT_RUNPATH", "DT_TEXTREL"):
             yield f"it has a {entry.entry.d_tag}"
