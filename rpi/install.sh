@@ -7,6 +7,8 @@
 # DIRECTORY has two slots, a and b, and the link `current` to the one in use: DIRECTORY/current/bin/mbcore. The other slot is filled and tried
 # before the link moves, in one step; where anything fails the link stays as it is.
 set -eu
+# Services and users other than root read it too.
+umask 022
 
 fail() {
     echo "install.sh: $*" >&2
@@ -24,6 +26,7 @@ for argument in "$@"; do
     case $argument in
         --rollback) rollback=yes ;;
         -*) usage "there is no option $argument" ;;
+        '') usage "the name of the directory is empty" ;;
         *)
             [ -z "$home" ] || usage "one directory, not $home and $argument"
             home=$argument
@@ -38,7 +41,7 @@ esac
 
 # The slot in use, and the other one.
 used=none
-[ ! -e "$home/current" ] || used=$(readlink "$home/current")
+[ ! -e "$home/current" ] || used=$(readlink "$home/current") || used="no slot"
 case $used in
     a) other=b ;;
     b | none) other=a ;;
@@ -59,6 +62,8 @@ switch_to() {
     sync
 }
 
+[ ! -d "$home" ] || [ -w "$home" ] || fail "$home cannot be written: run it with sudo"
+
 if [ $rollback = yes ]; then
     [ -e "$home/$other/complete" ] || fail "there is nothing in $home to go back to: slot $other is empty"
     works "$other" || fail "slot $other of $home does not work any more, slot $used stays in use: install again"
@@ -68,8 +73,9 @@ if [ $rollback = yes ]; then
 fi
 
 cd "$(dirname "$0")"
-. ./for.sh
+[ -e SHA256SUMS ] && [ -e for.sh ] || fail "there is no bundle beside this script: unpack the archive and run the install.sh in it"
 sha256sum --quiet -c SHA256SUMS || fail "this bundle is damaged, nothing was changed: copy it again"
+. ./for.sh
 command -v "python$PYTHON" >/dev/null || fail "there is no python$PYTHON, for which this bundle is: take the bundle for the Python of this system"
 machine=$("python$PYTHON" -c 'import platform; print(platform.machine(), platform.architecture()[0])')
 case " $MACHINES " in
@@ -88,4 +94,4 @@ works "$other" || fail "what was installed does not work, nothing was changed"
 touch "$home/$other/complete"
 trap - EXIT
 switch_to "$other"
-echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore"
+echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore, or restart its services: systemctl restart 'mbcore@*'"

@@ -77,7 +77,7 @@ class System:
 def need(program: str) -> str:
     found = shutil.which(program)
     if not found:
-        raise FailedError(f"there is no {program}: sudo apt install qemu-user-static mmdebstrap")
+        raise FailedError(f"there is no {program}: sudo apt install qemu-user-static mmdebstrap mbpoll")
     return found
 
 

@@ -30,7 +30,10 @@ def say(text: str) -> None:
 
 def run(*command: object, **options) -> str:
     """What a command prints; that is shown only where it fails."""
-    done = subprocess.run([str(part) for part in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    try:
+        done = subprocess.run([str(part) for part in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    except FileNotFoundError as error:
+        raise FailedError(f"there is no {error.filename}: install it") from error
     if done.returncode:
         raise FailedError(f"{done.stdout.rstrip()}\n{' '.join(map(str, command))}: ended with {done.returncode}")
     return done.stdout
