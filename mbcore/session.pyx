@@ -523,6 +523,9 @@ cdef class Session:
     cdef int answer_in_python(self) except -1:
         """Go on where `admit` said PYTHON, or where an answer was waited for."""
         cdef exchange_t* exchange = &self.exchange
+        # Replies may have been taken since it was asked, and their memory given back.
+        if not self.reserve():
+            raise MemoryError()
         if self.asked is None and not exchange.broadcast and self.store.context_of(exchange.frame.unit_id) is None:
             # The application has taken it out since it was asked.
             exchange.refused = GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .network import LoopServer
 
 _log = logging.getLogger(__name__)
+
+# Those that show messages.
+_LOGS = [logging.getLogger(f"mbcore.server.{name}") for name in ("tcp", "udp")]
 
 MAX_CONNECTIONS = 2000
 # Seconds that a data block's Deferred may take.
@@ -128,9 +132,9 @@ class ModbusServerBase:
             value = find_framer(value)
         if self._is_fixed(name, value):
             raise ConfigurationError(f"{name} can't be changed {self._fixed}")
-        is_new = getattr(self, name, value) is not value
+        is_new = name in OF_SESSIONS and vars(self).get(name, value) is not value
         super().__setattr__(name, value)
-        if name in OF_SESSIONS and is_new:
+        if is_new:
             self._renew_sessions()
         elif name == "trace_connect" and self.carrier is not None:
             self.carrier.trace()
@@ -139,7 +143,10 @@ class ModbusServerBase:
         """Whether an attribute can't get this value any more."""
         if self.carrier is None or name not in OF_LOOPS | {"framer"}:
             return False
-        return not is_own(value) if name == "framer" else value is not getattr(self, name)
+        if name == "framer":
+            return not is_own(value)
+        current = getattr(self, name)
+        return value is not current and not (isinstance(value, int | float) and value == current)
 
     def _renew_sessions(self) -> None:
         """What sessions are made of has changed: those made ahead are out of date."""
@@ -173,12 +180,14 @@ class ModbusServerBase:
         protocol = getattr(self, "protocol", own_protocol)
         if protocol is not own_protocol:
             return f"the factory's protocol is {protocol.__name__}, which sees every byte"
+        if replaced := _replaced(own_protocol) or _replaced(*type(self).__mro__):
+            return f"{replaced} has been replaced, which the loop would not call"
         if not is_own(self.framer):
             return f"the framer is {self.framer.__name__}, a class of the application's"
         for name in ("trace_packet", "trace_pdu"):
             if getattr(self, name) is not None:
                 return f"{name} is given, which sees every message"
-        if not asked and _log.isEnabledFor(logging.DEBUG):
+        if not asked and any(log.isEnabledFor(logging.DEBUG) for log in _LOGS):
             return "the log is to show every message (level DEBUG)"
         return ""
 
@@ -389,3 +398,30 @@ def _most_connections() -> int:
         return MAX_CONNECTIONS
     files = os.sysconf("SC_OPEN_MAX")
     return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - OTHER_FILES))
+
+
+# The methods of classes whose work a compiled loop does, as they were made: who replaces one wants it called.
+_METHODS: dict[type, dict[str, Any]] = {}
+
+
+def remember(made: type) -> None:
+    """Remember the methods of a class; for classes of this package."""
+    _METHODS[made] = _methods(made)
+
+
+def _methods(of: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(of).items() if isinstance(value, FunctionType)}
+
+
+def _replaced(*classes: type) -> str:
+    """A method of the classes that is not as it was made; empty where there is none."""
+    for made in classes:
+        if made in _METHODS:
+            for name, method in _methods(made).items():
+                if _METHODS[made].get(name) is not method:
+                    return f"{made.__name__}.{name}"
+    return ""
+
+
+for _made in (ModbusTcpProtocol, ModbusServerBase, ModbusServerFactory):
+    remember(_made)

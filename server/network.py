@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# More connections than a process may have.
+MOST = 1 << 20
+
 
 @implementer(IReadDescriptor)
 class LoopServer:
@@ -73,15 +76,9 @@ class LoopServer:
 
     def doRead(self) -> None:
         """The loop wants something."""
-        if self._thread.elsewhere():
-            return
-        try:
-            for session in self.loop.attend():
-                self._watch(session)
-        except BaseException as error:
-            # Of a user's code that wants to end the program: as with Twisted its connection ends. Raised here it would end all.
-            self._factory.report("a connection is closed: a user's code was interrupted", error)
-        self._tell()
+        if not self._thread.elsewhere():
+            self._attend()
+            self._tell()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
@@ -121,9 +118,22 @@ class LoopServer:
     def _end(self) -> None:
         self._factory.reactor.removeReader(self)
         self._thread.join()
-        # Observers hear of the last writes too; answers that a user's code still owes are given up.
-        self.doRead()
+        # Observers hear of the last writes too, whatever they raise; answers that a user's code still owes are given up.
+        while not self._attend():
+            pass
+        self._tell()
         self._factory.carrier = None
+
+    def _attend(self) -> bool:
+        """Do what the loop wants of Python; False where that was interrupted, and something may be left."""
+        try:
+            for session in self.loop.attend():
+                self._watch(session)
+        except BaseException as error:
+            # Of a user's code that wants to end the program: as with Twisted its connection ends. Raised here it would end all.
+            self._factory.report("a user's code was interrupted; a connection that waited for it is closed", error)
+            return False
+        return True
 
     def _fall_back(self, reason: str) -> None:
         """The system gives no thread: Twisted serves the port."""
@@ -177,9 +187,9 @@ class TcpServer(LoopServer):
         loop = TcpLoop(
             self._port.fileno(),
             self._new_session,
-            factory.max_connections,
+            min(factory.max_connections, MOST),
             factory.idle_timeout,
-            per_host=factory.max_connections_per_host or 0,
+            per_host=min(factory.max_connections_per_host or 0, MOST),
             admit=factory.admits,
             told=factory.run_trace_connect,
         )

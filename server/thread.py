@@ -36,7 +36,8 @@ class LoopThread:
         self._loop = loop
         self._reactor = reactor
         self._failed = failed
-        self._wanted = True
+        # Starts the thread when the reactor turns.
+        self._call: Any = None
         self._told = False
         # Since when the loop is known to hear nothing.
         self._deaf: float | None = None
@@ -50,7 +51,8 @@ class LoopThread:
         if self._reactor.running:
             self._start()
         else:
-            self._reactor.callWhenRunning(self._start_late)
+            # Not callWhenRunning: an asyncio loop or iterate() may turn a reactor that nobody runs.
+            self._call = self._reactor.callLater(0, self._start_late)
 
     @property
     def begun(self) -> bool:
@@ -74,15 +76,17 @@ class LoopThread:
         if self._loop.forked and not self._told:
             self._told = True
             _log.error(
-                "process %d was forked from one that serves and runs its reactor: the server stayed there; fork before the reactor runs, or"
-                " start the other program with subprocess",
+                "process %d was forked from one that serves and runs its reactor: the server stayed there; start a server of its own in it,"
+                " or start the other program with subprocess",
                 os.getpid(),
             )
         return self._loop.forked
 
     def join(self) -> None:
         """Wait until the loop has ended; one that has not begun never does."""
-        self._wanted = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
         if self.begun:
             self._thread.join()
 
@@ -96,11 +100,11 @@ class LoopThread:
             raise
 
     def _start_late(self) -> None:
-        if self._wanted:
-            try:
-                self._start()
-            except RuntimeError as error:
-                self._failed(str(error))
+        self._call = None
+        try:
+            self._start()
+        except RuntimeError as error:
+            self._failed(str(error))
 
     def _run(self) -> None:
         # Signals are the main thread's.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.protocol import DatagramProtocol
 
-from .factory import ModbusServerBase
+from .factory import ModbusServerBase, remember
 from .report import Rarely
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             _log.warning("a reply to %s could not be sent: %s (%d times so far)", client, reason, number)
 
     def _renew_sessions(self) -> None:
-        self.session = self.buildSession()
+        if "session" in vars(self):  # else it is being made
+            self.session = self.buildSession()
         super()._renew_sessions()
 
     def _observe(self, sending: bool, data: bytes, addr: tuple[str, int]) -> bytes:
@@ -119,3 +120,6 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s:%s %s %s", addr[0], addr[1], "<" if sending else ">", data.hex(" "))
         return data
+
+
+remember(ModbusUdpProtocol)

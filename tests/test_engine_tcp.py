@@ -634,6 +634,14 @@ def test_a_custom_function_is_answered(serve):
     served.ask(client, READ, ANSWER)
 
 
+def test_a_custom_function_behind_so_many_replies_that_their_memory_was_given_back(serve):
+    served = serve(store(hr=block([0] * 125)), framer=ModbusRtuFramer, decoder=decoder_of(SumRequest))
+    client = served.connect()
+    client.say(128 * wrap_rtu(pdu("03 0000 007D")) + wrap_rtu(pdu("37 0000 0003")))
+    heard = served.hear(client, 128 * 255 + 7)
+    assert heard.endswith(wrap_rtu(pdu("37 02 0000")))
+
+
 @pytest.mark.parametrize("request_pdu", [READ, write(7), pdu("37 0000 0003")], ids=["read", "write", "custom"])
 def test_a_unit_that_is_taken_out_while_python_is_asked_answers_no_more_and_no_other_one_for_it(serve, request_pdu):
     told = Told()

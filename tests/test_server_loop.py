@@ -343,8 +343,7 @@ def early(serve):
 
 def start_reactor(served):
     served.reactor.running = True
-    for function, args, keywords in served.reactor.whenRunningHooks:
-        function(*args, **keywords)
+    served.reactor.advance(0)
 
 
 def test_the_thread_starts_with_the_reactor(early):

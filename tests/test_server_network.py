@@ -1,5 +1,6 @@
 """The compiled loop as the carrier of a TCP server: what it wants of the reactor, who is served by it, and that it leaves nothing open."""
 
+import contextlib
 import errno
 import logging
 import select
@@ -24,7 +25,16 @@ from twisted.python.failure import Failure
 from mbcore import ModbusRtuFramer
 from mbcore.control import server_blocks
 from mbcore.errors import ConfigurationError
-from mbcore.server import ModbusTcpProtocol, StartTcpServer, StartUdpServer, factory, running, thread
+from mbcore.server import (
+    ModbusServerFactory,
+    ModbusTcpProtocol,
+    ModbusUdpProtocol,
+    StartTcpServer,
+    StartUdpServer,
+    factory,
+    running,
+    thread,
+)
 
 pytestmark = pytest.mark.live
 
@@ -216,7 +226,7 @@ def test_what_ends_the_program_ends_a_connection_and_not_the_server(serve, react
     client.say(wrap_socket(READ))
     assert reactor.turn()
     assert client.is_closed()
-    assert "a connection is closed: a user's code was interrupted" in caplog.text
+    assert "a user's code was interrupted; a connection that waited for it is closed" in caplog.text
     served.ask(other, COILS, COILS_ANSWER)
 
 
@@ -370,8 +380,7 @@ def test_the_loop_begins_with_the_reactor(reactor):
     client.say(wrap_socket(READ))
     assert not served.threads()
     reactor.running = True
-    for function, args, kwargs in reactor.whenRunningHooks:
-        function(*args, **kwargs)
+    reactor.advance(0)
     assert client.hear(11) == wrap_socket(ANSWER)
     served.stop()
 
@@ -380,8 +389,7 @@ def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
     reactor.running = False
     served = Served(reactor)
     served.stop()
-    for function, args, kwargs in reactor.whenRunningHooks:
-        function(*args, **kwargs)
+    reactor.advance(0)
     assert not served.threads()
 
 
@@ -392,8 +400,7 @@ def test_a_system_that_gives_no_thread_later_has_twisted(reactor, monkeypatch, c
     reactor.running = False
     served = Served(reactor)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    for function, args, kwargs in reactor.whenRunningHooks:
-        function(*args, **kwargs)
+    reactor.advance(0)
     assert served.handle.engine is False
     assert reactor.readers == set(reactor.ports)
     assert "has no thread of its own (can't start new thread): Twisted carries its bytes" in caplog.text
@@ -673,6 +680,156 @@ class Forked:
     forked = True
 
 
+# ---- what must not be lost ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_hook_that_stops_the_server_is_told_of_each_connection_once(reactor):
+    told = []
+
+    def trace_connect(connected):
+        told.append(connected)
+        if len(told) == 1:
+            served.handle.stop()
+
+    served = Served(reactor, trace_connect=trace_connect)
+    for _ in range(4):
+        served.connect()
+    while served.handle.connections < 4:
+        pass
+    reactor.turn()
+    for client in served.clients:
+        client.socket.close()
+    assert told == [True] * 4 + [False] * 4
+
+
+def test_who_waits_for_the_last_connection_is_told_when_it_is_cut(serve):
+    served = serve()
+    client = served.connect()
+    sent, flood = 0, wrap_socket(pdu("03 0000 0003")) * 1000
+    client.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += client.socket.send(flood)
+    assert sent
+    gone = served.handle.factory.close_connections()
+    while not gone.called:
+        assert served.reactor.turn()
+    assert served.handle.connections == 0
+
+
+def test_observers_hear_of_the_last_writes_though_one_wants_the_program_to_end(serve):
+    served, heard = serve(), []
+
+    def observer(_unit, _table, _address, values):
+        heard.extend(values)
+        if len(heard) == 1:
+            raise KeyboardInterrupt
+
+    served.context.add_observer(observer)
+    client = served.connect()
+    for value in range(5):
+        client.say(wrap_socket(b"\x06\0\1\0" + bytes([value])))
+        client.hear(12)
+    served.handle.stop()
+    assert heard == [0, 1, 2, 3, 4]
+
+
+def test_a_udp_server_that_could_not_make_a_session_once_makes_it_later(serve_udp, monkeypatch, caplog):
+    served = serve_udp()
+    served.ask(READ, ANSWER)
+    build, failures = served.handle.factory.buildSession, [MemoryError("there is none")]
+
+    def build_later():
+        if failures:
+            raise failures.pop()
+        return build()
+
+    monkeypatch.setattr(served.handle.factory, "buildSession", build_later)
+    served.handle.factory.carrier.renew()
+    while failures:
+        assert served.reactor.turn()
+    served.ask(READ, ANSWER)
+    assert "there is none" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["max_connections", "max_connections_per_host"])
+def test_no_limit_is_too_large(serve, name):
+    served = serve(**{name: 1 << 40})
+    served.ask(served.connect(), READ, ANSWER)
+
+
+@pytest.mark.parametrize(("name", "value"), [("idle_timeout", 60), ("max_connections", 2000), ("max_connections_per_host", None)])
+def test_what_is_given_once_more_changes_nothing(serve, name, value):
+    served = serve(idle_timeout=60.0, max_connections=2000)
+    setattr(served.handle.factory, name, value)
+    with pytest.raises(ConfigurationError, match=f"{name} can't be changed"):
+        setattr(served.handle.factory, name, 7)
+
+
+@pytest.mark.parametrize("replaced", [(ModbusTcpProtocol, "connectionMade"), (ModbusServerFactory, "buildProtocol")])
+def test_a_method_that_a_script_has_replaced_is_called(reactor, monkeypatch, replaced):
+    place, name = replaced
+    method, called = getattr(place, name), []
+
+    def instead(self, *args):
+        called.append(name)
+        return method(self, *args)
+
+    monkeypatch.setattr(place, name, instead)
+    served = Served(reactor, engine=None)
+    assert served.handle.engine is False
+    with pytest.raises(ConfigurationError, match=f"{place.__name__}.{name} has been replaced"):
+        Served(reactor, engine=True)
+    served.handle.stop()
+
+
+@pytest.mark.parametrize("logger", ["mbcore.server.tcp", "mbcore.server.udp", "mbcore"])
+def test_a_log_of_every_message_is_twisteds(reactor, caplog, logger):
+    with caplog.at_level(logging.DEBUG, logger):
+        served = Served(reactor, engine=None)
+    assert served.handle.engine is False
+    served.handle.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("broadcast_enable", True), ("ignore_missing_slaves", True), ("answer_timeout", 1.0), ("framer", ModbusRtuFramer)]
+)
+@pytest.mark.parametrize("base", [ModbusUdpProtocol, ModbusServerFactory])
+def test_a_subclass_may_have_an_attribute_of_its_own(base, name, value):
+    made = type("Mine", (base,), {name: value})()
+    assert made.buildSession() is not None
+
+
+def test_a_subclass_may_hand_on_what_it_does_not_have():
+    class Mine(ModbusServerFactory):
+        def __init__(self):
+            self.inner = object()
+            super().__init__()
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    assert Mine().buildSession() is not None
+
+
+ITERATED = """
+import socket
+from twisted.internet import reactor
+from mbcore.server import StartTcpServer
+
+handle = StartTcpServer(address=("127.0.0.1", 0), defer_reactor_run=True)
+with socket.create_connection(("127.0.0.1", handle.port), 30) as client:
+    client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0001"))
+    reactor.iterate(0)
+    print(handle.engine, client.recv(100).hex())
+handle.stop()
+"""
+
+
+def test_a_reactor_that_nobody_runs_serves_when_it_turns():
+    assert run_python(ITERATED) == "True 0001000000050103020000\n"
+
+
 # ---- processes ------------------------------------------------------------------------------------------------------------------------
 
 FORKED = """
@@ -722,7 +879,7 @@ def fork():
     print("served", [handle.engine for handle in handles], flush=True)
     reactor.stop()
 
-reactor.callWhenRunning(fork)
+reactor.callWhenRunning(reactor.callLater, 0.01, fork)
 reactor.run()
 """
 
@@ -731,7 +888,7 @@ def test_a_fork_does_not_serve_and_says_so():
     said = run_python(FORKED).splitlines()
     assert said[0] == "[7]"
     assert said[-1] == "served [True, True]"
-    refusals = [line for line in said if "did not close cleanly: process" in line and "and the server stayed there: fork before" in line]
+    refusals = [line for line in said if "did not close cleanly: process" in line and "and the server stayed there: start a server" in line]
     assert {line[:3] for line in refusals} == {"TCP", "UDP"}
     assert len([line for line in said if "and runs its reactor: the server stayed there" in line]) == 2
     assert said.count("process ") == 2

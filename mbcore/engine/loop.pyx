@@ -101,7 +101,7 @@ cdef class Loop:
             raise TypeError("this loop was made without __init__")
         if self.left:
             raise RuntimeError(
-                f"process {os.getpid()} was forked from one that serves, and the server stayed there: fork before the reactor runs, or"
+                f"process {os.getpid()} was forked from one that serves, and the server stayed there: start a server of its own in it, or"
                 " start the other program with subprocess"
             )
         return 0
@@ -295,8 +295,12 @@ cdef class NetworkLoop(Loop):
         session.now = monotonic()
         try:
             if session.attend(errand.need) == WAIT:
-                self.waiting[session] = errand.index
-                return True
+                if not look(&self.ended):
+                    self.waiting[session] = errand.index
+                    return True
+                # A user's code has stopped the loop and answers later: nobody waits for that.
+                session.reset()
+                return False
         except BaseException:
             # A user's code wants to end the program: its connection ends.
             errand.need = CLOSE

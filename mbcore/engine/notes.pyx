@@ -22,8 +22,8 @@ cdef enum:
     NOTES = 64
     # Places of the first table of values.
     ROOM = 256
-    # Values that are told together at most, as many as a file record of one write may have.
-    TOGETHER = 128
+    # Values that are told together at most: as many as one write may have.
+    TOGETHER = 1968
 
 
 cdef int by_write(const void* one, const void* other) noexcept nogil:

@@ -75,6 +75,8 @@ cdef uint32_t CONNECTION_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 
 # How often partial frames and idle connections are looked for, and how long accepting rests when descriptors have run out, seconds.
 cdef double SWEEP = 0.1
+# How late a sweep may be where every look finds more to read, seconds.
+cdef double OVERDUE = 1.0
 cdef double REST = 0.5
 # How long a client has for taking the last replies when its connection is closed, and when the loop ends, seconds.
 cdef double CLOSE_WAIT = 0.5
@@ -213,9 +215,10 @@ cdef class TcpLoop(NetworkLoop):
         ring(self.to_loop)
 
     cdef int tell_all(self) except -1:
-        cdef unsigned int _
+        cdef unsigned int last = look(&self.turns_put)
         cdef bint made
-        for _ in range(look(&self.turns_put) - self.turns_got):
+        # A hook may have the rest told, as one does that stops the server.
+        while <int> (last - self.turns_got) > 0:
             made = self.turns[self.turns_got & self.turns_mask]
             show(&self.turns_got, self.turns_got + 1)
             self.told(made)
@@ -258,8 +261,8 @@ cdef class TcpLoop(NetworkLoop):
                 self.accept_on(now)
             if look(&self.emptying):
                 self.empty(now)
-            # Not before all has been read that came before `now`.
-            if now >= sweep_at and count < EVENTS and (self.sweeps or now < self.sweeps_until):
+            # Not before all has been read that came before `now`, unless there is no end of it.
+            if now >= sweep_at and (count < EVENTS or now >= sweep_at + OVERDUE) and (self.sweeps or now < self.sweeps_until):
                 self.sweep(now)
                 sweep_at = now + SWEEP
         self.wind_up(events)
@@ -428,7 +431,7 @@ cdef class TcpLoop(NetworkLoop):
             found += 1
             if oldest == LISTENER or connection.last_heard < self.table[oldest].last_heard:
                 oldest = index
-        if found >= most:
+        if oldest != LISTENER and found >= most:
             self.evicted += 1
             self.drop(oldest)
             ring(self.to_python)
@@ -456,6 +459,9 @@ cdef class TcpLoop(NetworkLoop):
         if connection.state != PENDING:
             self.count -= 1
             self.turn(False)
+            if not self.count:
+                # Who waits for the last one to go.
+                ring(self.to_python)
         # First: a fork must not find a descriptor here that is another one's already.
         connection.state = GONE
         close(connection.fd)

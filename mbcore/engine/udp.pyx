@@ -35,6 +35,8 @@ cdef enum:
     BURST = 64
     # sessions beside those that wait for Python
     OTHERS = 16
+    # milliseconds until a session is asked for once more
+    RETRY = 100
 
 # A request that Python has.
 ctypedef struct peer_t:
@@ -97,7 +99,8 @@ cdef class UdpLoop(NetworkLoop):
             self.choose_session()
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0
             polled[1].fd, polled[1].events, polled[1].revents = self.to_loop, POLLIN, 0
-            if poll(polled, 2, -1) < 0:
+            # Where Python could not make a session it is asked again.
+            if poll(polled, 2, RETRY if self.session == NULL else -1) < 0:
                 continue
             if polled[1].revents:
                 hush(self.to_loop)
