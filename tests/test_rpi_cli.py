@@ -80,7 +80,7 @@ def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
     assert "there is no /dev/ttyAMA5" in said
 
 
-@pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --json", "doctor"])
+@pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --port /dev/null"])
 def test_who_has_seen_enough_hears_of_no_error(line):
     environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
     reader, writer = os.pipe()
@@ -90,9 +90,7 @@ def test_who_has_seen_enough_hears_of_no_error(line):
         ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(writer)
-    assert ended.stderr == ""
-    # What the doctor finds on this machine is its own matter.
-    assert ended.returncode in ((0, 1) if line.startswith("doctor") else (0,))
+    assert (ended.returncode, ended.stderr) == (1 if line.startswith("doctor") else 0, "")
 
 
 # ---- serve and sniff ----
