@@ -20,11 +20,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mbcore.errors import ConfigurationError, ModbusError
+from mbcore.errors import ConfigurationError, LineError, ModbusError
 from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 from mbcore.version import __version__
 
 if TYPE_CHECKING:
+    from mbcore.rpi.machine import Machine
     from mbcore.server import RunningServer
     from mbcore.server.client import Client
 
@@ -95,6 +96,19 @@ def _signals(stop: Callable[[], object]) -> Iterator[None]:
 def _say(error: object, code: int) -> int:
     print(f"mbcore: {error}", file=sys.stderr)
     return code
+
+
+def _print(text: str) -> None:
+    """Print to somebody who may have seen enough before the end, as `head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _let_go()
+
+
+def _let_go() -> None:
+    """After a broken pipe: who read has seen enough, and nothing may be flushed to it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ---- serve ----
@@ -311,9 +325,9 @@ def _hats(args: argparse.Namespace) -> None:
     from mbcore.rpi.machine import Machine
 
     if args.json:
-        print(json.dumps(hats.as_json(Machine(), args.name), indent=2))
+        _print(json.dumps(hats.as_json(Machine(), args.name), indent=2))
     else:
-        print(hats.sheet(Machine(), args.name) if args.name else hats.listing())
+        _print(hats.sheet(Machine(), args.name) if args.name else hats.listing())
 
 
 def _ports(args: argparse.Namespace) -> None:
@@ -321,7 +335,7 @@ def _ports(args: argparse.Namespace) -> None:
     from mbcore.rpi.machine import Machine
 
     found = ports.list_ports(Machine(), ports.probe_rs485 if args.probe else None)
-    print(json.dumps([port._asdict() for port in found], indent=2) if args.json else ports.table(found))
+    _print(json.dumps([port._asdict() for port in found], indent=2) if args.json else ports.table(found))
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -330,7 +344,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from mbcore.rpi.machine import Machine
 
     report = examine(Machine(), find_hat(args.hat) if args.hat else None, args.port)
-    print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
+    _print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
     return 1 if report.wrong else 0
 
 
@@ -348,8 +362,7 @@ def _service(args: argparse.Namespace) -> None:
         words = [word for word in args.words if word not in ("--", "--dry-run")]
         args.dry_run |= "--dry-run" in args.words
         if words:
-            # A slip of the pen is told now, not in the service's log.
-            _need_device(_parser().parse_args(["serve", *words]))
+            _check_served(_parser().parse_args(["serve", *words]), machine)
         steps = service.plan_install(machine, args.name, words, program, os.path.dirname(__file__))
     else:
         steps = service.plan_remove(machine, args.name, args.purge)
@@ -358,6 +371,24 @@ def _service(args: argparse.Namespace) -> None:
     else:
         service.carry_out(machine, steps, shlex.join([*program, *sys.argv[1:]]))
         print(f"Log:  journalctl -u mbcore@{args.name} -e")
+
+
+def _check_served(args: argparse.Namespace, machine: "Machine") -> None:
+    """Refuse what `mbcore serve` would: a slip of the pen is told now, not in the service's log."""
+    for name in ("certfile", "keyfile", "cafile"):
+        file = getattr(args, name, None)
+        if file and not os.path.isabs(file):
+            raise ConfigurationError(f"--{name} {file}: a service does not run in this folder, give the full name, {os.path.abspath(file)}")
+    if args.transport in SERIAL:
+        from mbcore.rpi.hats import find_hat
+        from mbcore.server.rs485 import check_direction
+
+        _need_device(args)
+        _line_settings(args)
+        with suppress(LineError):  # its adapter may be plugged in later
+            settings = find_hat(args.hat).settings(machine, vars(args)) if args.hat else vars(args)
+            words = ("direction", "direction_chip", "direction_line", "direction_active")
+            check_direction(**{name: settings[name] for name in words if settings.get(name) is not None})
 
 
 # ---- sniff ----
@@ -395,8 +426,8 @@ def _sniff(args: argparse.Namespace) -> None:
             sniffer.run()
             if capture:
                 print(f"Open the capture:  wireshark {' '.join(DISSECTOR)} {shlex.quote(args.pcap)}", flush=True)
-        except BrokenPipeError:  # who read has seen enough; nothing may be flushed to it at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            _let_go()
 
 
 # ---- migrate ----

@@ -6,6 +6,7 @@ A finding is "ok", "note" (worth knowing; the line may work all the same) or "wr
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -117,7 +118,8 @@ class _Examination:
         """Undervoltage makes UARTs and USB fail in ways that look like anything else."""
         machine = self.machine
         alarms = [name for name in machine.glob("/sys/class/hwmon/hwmon*/name") if machine.read(name) == "rpi_volt"]
-        flags = sum(int(machine.read(name) or "0", 16) for name in machine.glob(FIRMWARE)[:1])
+        words = [machine.read(name) for name in machine.glob(FIRMWARE)[:1]]
+        flags = sum(int(word, 16) for word in words if re.fullmatch("(0x)?[0-9a-fA-F]+", word))
         mend = "use the board's own power supply, and a short cable"
         if flags & UNDERVOLTAGE_NOW or any(machine.read(f"{os.path.dirname(name)}/in0_lcrit_alarm") == "1" for name in alarms):
             self.say("wrong", "power", "the board has too little voltage", mend)
@@ -163,6 +165,8 @@ class _Examination:
             self.absent(name, device)
             return
         self.at_name(name, device)
+        if not machine.hardware(device).driver and not machine.is_terminal(device):
+            return
         talks = self.at_console(device)
         held = self.at_holders(device)
         permitted = self.permitted(name, device, "permission")
@@ -189,8 +193,9 @@ class _Examination:
             self.say("note", "config", f"there is no config.txt to look into for {', '.join(wanted)}")
             return
         missing = [line for line in wanted if not machine.configured(line)]
-        stale = [name for name in (self.hat.stale if self.hat else ()) if machine.configured(f"dtoverlay={name}")]
-        if stale and self.renamed():
+        old = [name for name in (self.hat.stale if self.hat else ()) if not any(f"dtoverlay={name}" in line for line in wanted)]
+        stale = [name for name in old if machine.configured(f"dtoverlay={name}")]
+        if stale:
             self.at_stale(stale[0], missing)
         elif missing:
             lacking = " and ".join(line.partition(" or ")[0] for line in missing)
@@ -210,23 +215,20 @@ class _Examination:
                 f"take out what your board does not have: sudo nano {machine.config_file}",
             )
 
-    def renamed(self) -> bool:
-        """Whether the system has the overlay that took the place of the stale ones."""
-        folder = f"{self.machine.boot_folder}/overlays"
-        if self.machine.exists(folder):
-            return self.machine.exists(f"{folder}/sc16is75x-spi.dtbo")
-        return bool(self.hat and any("sc16is75x-spi" in line for line in self.hat.wanted_config(self.machine)))
-
     def at_stale(self, overlay: str, missing: list[str]) -> None:
         """An overlay that later systems have by another name."""
         machine = self.machine
         there = machine.glob("/dev/ttySC*")
-        new = "\\n".join(line.partition(" or ")[0] for line in missing if not line.startswith("dtparam"))
+        lacking = [line.partition(" or ")[0] for line in missing]
+        parameters = "".join(f"; {line} is lacking, too" for line in lacking if line.startswith("dtparam"))
+        old = f"^[[:space:]]*dtoverlay[[:space:]]*=[[:space:]]*{overlay}"
+        new = "\\n".join(lacking)
+        script = f"s/{old}.*/{new}/" if new else f"/{old}/d"
         self.say(
             "note" if there else "wrong",
             "config",
-            f"the overlay {overlay} is only a mapping now, and fails with some kernels (dmesg: Native CS is not supported)",
-            f"sudo sed -i 's/^dtoverlay={overlay}.*/{new}/' {machine.config_file} && sudo reboot",
+            f"the overlay {overlay} is only a mapping now, and fails with some kernels (dmesg: Native CS is not supported){parameters}",
+            f"sudo sed -i '{script}' {machine.config_file} && sudo reboot",
         )
 
     def append(self, lines: list[str]) -> str:
@@ -303,8 +305,9 @@ class _Examination:
         login_off = f"sudo systemctl disable --now serial-getty@{name}"
         if word:
             file = machine.command_line_file
+            out = "sudo reboot" if machine.exists(file) else f"take {word} out of the boot loader's command line"
             written = [part for part in machine.read(file).split() if self.is_console(part, device)]
-            mend = f"sudo sed -i 's/{written[0]} *//' {file} && {login_off}; sudo reboot" if written else "sudo reboot"
+            mend = f"sudo sed -i 's/{written[0]} *//' {file} && {login_off}; sudo reboot" if written else out
             self.say("wrong", "console", f"the kernel writes its messages to {device} ({word})", mend)
         elif machine.exists(f"/etc/systemd/system/getty.target.wants/serial-getty@{name}.service"):
             self.say("wrong", "console", f"a login shell is to run on {device}", login_off)
@@ -347,8 +350,9 @@ class _Examination:
             mend = f"sudo systemctl disable --now serial-getty@{os.path.basename(device)} && sudo reboot"
         elif owner.mode & 0o060 != 0o060 or group == "root":
             kernel = os.path.basename(device).rstrip("0123456789")
-            rule = f'SUBSYSTEM=="tty", KERNEL=="{kernel}*", GROUP="dialout", MODE="0660"'
-            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/60-serial.rules && sudo udevadm control --reload && sudo udevadm trigger"
+            subsystem, right = ("gpio", "gpio") if subject == "gpio" else ("tty", "dialout")
+            rule = f'SUBSYSTEM=="{subsystem}", KERNEL=="{kernel}*", GROUP="{right}", MODE="0660"'
+            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/60-{kernel}.rules && sudo udevadm control --reload && sudo udevadm trigger"
         elif user in machine.group_members(group):
             mend = "log out and in again: you are in the group, but not in this session"
         else:

@@ -21,6 +21,8 @@ from .ports import list_ports
 
 # Of a Pi 5 the chip's number has changed with the kernel, its label has not.
 _PI5_CHIP = "pinctrl-rp1"
+# The overlay that took the place of sc16is752-spi0 and -spi1: where overlays are to be seen, it tells more than the kernel's number.
+_RENAMED = "sc16is75x-spi"
 _DIRECTION = ("direction_chip", "direction_line", "direction_active")
 
 
@@ -87,7 +89,9 @@ class Hat:
         if isinstance(own, Mapping):
             own = own.get(machine.family, ())
         elif own and isinstance(own[0], Mapping):
-            own = [variant["lines"] for variant in own if machine.kernel_at_least(variant["kernel"])][-1]
+            new = machine.has_overlay(_RENAMED)
+            later = [row for row in own[1:] if (machine.kernel_at_least(row["kernel"]) if new is None else new)]
+            own = [own[0], *later][-1]["lines"]
         header = [] if self.device or self.driver else load()[0][machine.family].config
         return [*header, *own]
 

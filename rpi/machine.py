@@ -52,6 +52,8 @@ _NAMED_SECTIONS = {
     "pi400": "Pi 400",
     "pi500": "Pi 500",
 }
+# Lines of config.txt that add to each other; of the others the last one counts.
+_ADDED = ("dtoverlay", "gpio")
 _ON = {"on", "true", "yes", "1", ""}
 _OFF = {"off", "false", "no", "0"}
 
@@ -191,12 +193,27 @@ class Machine:
 
     @cached_property
     def config(self) -> tuple[Setting, ...]:
-        """What config.txt, and what it includes, says to this board."""
-        return tuple(self._settings(self.config_file, 0)) if self.boot_folder else ()
+        """What config.txt, and what it includes, says to this board in the end."""
+        found: dict[tuple[str, object], Setting] = {}
+        overlay = None
+        for number, has in enumerate(self._settings(self.config_file, 0) if self.boot_folder else ()):
+            parameter = has.value.partition("=")[0] if has.name == "dtparam" else ""
+            key = has.name, number if has.name in _ADDED else parameter
+            found[key] = has
+            if has.name == "dtoverlay":
+                overlay = key if has.value else None
+            elif has.name == "dtparam" and overlay:  # the overlay's, if it has such a parameter, else the board's
+                found[overlay] = found[overlay]._replace(options=found[overlay].options | {has.value})
+        return tuple(found.values())
 
     def configured(self, wanted: str) -> bool:
         """Whether config.txt has a line, or more on its subject; several lines parted by " or ": one of them."""
         return any(self._has(line) for line in wanted.split(" or "))
+
+    def has_overlay(self, name: str) -> bool | None:
+        """Whether the system brings an overlay; None where its overlays are not to be seen."""
+        folder = f"{self.boot_folder}/overlays"
+        return self.exists(f"{folder}/{name}.dtbo") if self.boot_folder and self.exists(folder) else None
 
     @cached_property
     def last_section(self) -> str:
@@ -269,13 +286,18 @@ class Machine:
         shift = 6 if owner.uid == self.uid else 3 if owner.gid in self.gids else 0
         return self.uid == 0 or (owner.mode >> shift) & 0o6 == 0o6
 
+    def is_terminal(self, device: str) -> bool:
+        """Whether a device goes by the name of a terminal, as serial ports and pseudo terminals do."""
+        return device.startswith(("/dev/tty", "/dev/pts/")) or self.exists(f"/sys/class/tty/{os.path.basename(device)}")
+
     def holders(self, device: str) -> list[Holder]:
-        """Processes that have a device open, as far as this user may see, and all whose terminal it is, as that of a login shell."""
+        """Other processes that have a device open, as far as this user may see, and all whose terminal it is, as that of a login shell."""
         real = self.device(device)
         number = self.read(f"/sys/class/tty/{os.path.basename(real)}/dev")
         found = []
+        me = self.device("/proc/self")
         for folder in self.glob("/proc/[0-9]*"):
-            if real in self._open_files(folder) or (number and self._terminal(folder) == number):
+            if folder != me and (real in self._open_files(folder) or (number and self._terminal(folder) == number)):
                 program = os.path.basename(self.read(f"{folder}/cmdline").partition("\0")[0])
                 found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm")))
         return found
@@ -310,7 +332,8 @@ def _parts(line: str) -> Iterator[Setting]:
             yield Setting(name, _plain(part))
     elif name == "dtoverlay":
         overlay, *options = value.split(",")
-        yield Setting(name, overlay.strip(), frozenset(map(_plain, options)))
+        # Before other boards had Bluetooth, its overlays were the Pi 3's.
+        yield Setting(name, overlay.strip().removeprefix("pi3-"), frozenset(map(_plain, options)))
     else:
         yield Setting(name, value)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from mbcore.errors import ConfigurationError
 
 from .machine import Machine
-from .ports import Port, describe
+from .ports import Port, describe, list_ports
 
 UNIT = "/etc/systemd/system/mbcore@.service"
 WANTED = "/etc/systemd/system/multi-user.target.wants"
@@ -25,6 +25,7 @@ RULES = "/etc/udev/rules.d"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
 # What systemd would take apart, or put something else in place of.
 _ODD = re.compile(r"[\s\"'$\\%]")
+_ELSEWHERE = "install mbcore under /opt/mbcore: sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install ./mbcore-*.whl"
 _GROUPS = ("dialout", "gpio")
 # As /proc/devices has them, on a Pi and beside.
 _DEVICES = ("ttyAMA", "ttyS", "ttySC", "ttyUSB", "ttyACM", "ttyXRUSB", "ttyLP", "gpiochip")
@@ -119,22 +120,26 @@ def plan_install(machine: Machine, name: str, words: Sequence[str], program: Seq
     :param package: the folder that mbcore is installed in
     :raises ConfigurationError: when there are no words, or a service can't get at the program
     """
-    environment = f"{FOLDER}/{check_name(name)}.env"
+    environment, rule = f"{FOLDER}/{check_name(name)}.env", _rule(name)
     steps: list[Step] = []
-    adapter = None
+    adapter, outdated = None, False
     if words:
         device = next((word for word in words if word.startswith("/dev/")), "")
         port = describe(machine, machine.device(device)) if device else None
         if port and port.usb:
-            adapter = port
+            # By its USB device a rule would give all ports of an adapter the one name.
+            alone = sum(other.socket == port.socket for other in list_ports(machine)) < 2
+            adapter, stable = (port, _stable(name)) if alone else (None, port.stable)
             # Names that are counted, as ttyUSB0, may be another adapter's tomorrow.
-            words = [_stable(name) if word == device and re.match("/dev/tty", word) else word for word in words]
+            words = [stable if word == device and re.match("/dev/tty", word) else word for word in words]
+        # An adapter that goes by its rule's name may be unplugged just now.
+        outdated = not adapter and device != _stable(name) and machine.exists(rule)
         steps.append(File(environment, _environment(name, words)))
     elif not machine.exists(environment):
         raise ConfigurationError(f"say what {name} is to serve: mbcore service install {name} rtu /dev/ttyUSB0 -b 19200")
     steps += [File(UNIT, unit(machine, program, package)), ("systemctl", "daemon-reload")]
-    if adapter:
-        steps.append(File(f"{RULES}/60-mbcore-{name}.rules", udev_rule(name, adapter)))
+    if adapter or outdated:
+        steps.append(File(rule, udev_rule(name, adapter)) if adapter else Removal(rule))
         steps += [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]
     return [*steps, ("systemctl", "enable", f"mbcore@{name}"), ("systemctl", "restart", f"mbcore@{name}")]
 
@@ -148,10 +153,10 @@ def plan_remove(machine: Machine, name: str, purge: bool) -> list[Step]:
     if not machine.exists(environment) and not os.path.lexists(machine.path(link)):
         found = ", ".join(instances(machine)) or "none"
         raise ConfigurationError(f"there is no service {name}: installed is {found}")
-    steps: list[Step] = [("systemctl", "disable", "--now", f"mbcore@{name}"), Removal(f"{RULES}/60-mbcore-{name}.rules")]
+    steps: list[Step] = [("systemctl", "disable", "--now", f"mbcore@{name}"), Removal(_rule(name))]
     if purge:
         steps.append(Removal(environment))
-    others = [path for path in machine.glob(f"{WANTED}/mbcore@*.service") if path != link]
+    others = {*machine.glob(f"{WANTED}/mbcore@*.service"), *machine.glob(f"{FOLDER}/*.env")} - {link, environment}
     if not others:
         steps.append(Removal(UNIT))
     return [*steps, ("systemctl", "daemon-reload"), ("udevadm", "control", "--reload")]
@@ -167,7 +172,7 @@ def show(machine: Machine, name: str) -> str:
 
     :raises ConfigurationError: when nothing is
     """
-    files = [UNIT, f"{FOLDER}/{check_name(name)}.env", f"{RULES}/60-mbcore-{name}.rules"]
+    files = [UNIT, f"{FOLDER}/{check_name(name)}.env", _rule(name)]
     if not machine.exists(files[1]):
         raise ConfigurationError(f"there is no service {name}: installed is {', '.join(instances(machine)) or 'none'}")
     enabled = os.path.lexists(machine.path(f"{WANTED}/mbcore@{name}.service"))
@@ -218,13 +223,13 @@ def carry_out(machine: Machine, steps: Sequence[Step], again: str, run: Callable
 def unit(machine: Machine, program: Sequence[str], package: str) -> str:
     """The template unit.
 
-    :raises ConfigurationError: when the program's place is closed to a service
+    :raises ConfigurationError: when the program's place is closed to a service, or its name can't stand in a unit
     """
+    for word in program:
+        if _ODD.search(word):
+            raise ConfigurationError(f"{word!r} can't stand in a unit, for its blanks, quotes, $, % or \\: {_ELSEWHERE}")
     if closed := _closed_to_others(program[0]) or _closed_to_others(package):
-        raise ConfigurationError(
-            f"{program[0]} can't be run by a service, to which {closed} is closed: install mbcore where it can,"
-            " sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install ./mbcore-*.whl"
-        )
+        raise ConfigurationError(f"{program[0]} can't be run by a service, to which {closed} is closed: {_ELSEWHERE}")
     # A group that the system does not have would keep the unit from starting.
     groups = " ".join(group for group in _GROUPS if machine.has_group(group))
     devices = "\n".join(f"DeviceAllow=char-{name} rw" for name in _DEVICES)
@@ -249,6 +254,10 @@ def udev_rule(name: str, port: Port) -> str:
 
 def _stable(name: str) -> str:
     return f"/dev/mbcore-{name}"
+
+
+def _rule(name: str) -> str:
+    return f"{RULES}/60-mbcore-{name}.rules"
 
 
 def _environment(name: str, words: Sequence[str]) -> str:

@@ -80,6 +80,19 @@ def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
     assert "there is no /dev/ttyAMA5" in said
 
 
+@pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --port /dev/null"])
+def test_who_has_seen_enough_hears_of_no_error(line):
+    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-P", "-m", "mbcore", *line.split()]
+        ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1 if line.startswith("doctor") else 0, "")
+
+
 # ---- serve and sniff ----
 
 
@@ -166,6 +179,39 @@ def test_a_dry_run_prints_all_and_does_nothing(board, installable, run, line):
     assert said.endswith("# systemctl restart mbcore@plant\n")
     assert installable == []
     assert not machine.exists(UNIT)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("rtu --hat nope", "there is no profile 'nope'"),
+        ("rtu --hat widgetlords", "the profile widgetlords does not know its pin: give --direction-line N"),
+        ("rtu --hat monarco", "19200 8E1 is another: give -b 115200 -m 8N1"),
+        ("rtu --hat kontron-pitron", "the profile kontron-pitron is for a Raspberry Pi 3 or cm3 or 4, and this is Raspberry Pi 5"),
+        ("rtu /dev/ttyUSB0 --direction gpio", "direction_line"),
+        ("rtu /dev/ttyUSB0 -m 7E1", "7 data bits can't carry rtu frames"),
+        ("tls --certfile x.pem", "--certfile x.pem: a service does not run in this folder, give the full name, /"),
+        ("tls --certfile /x.pem --keyfile x.key", "--keyfile x.key: a service does not run in this folder"),
+        ("tls --certfile /x.pem --cafile ca/x.pem", "--cafile ca/x.pem: a service does not run in this folder"),
+    ],
+)
+def test_what_serve_would_refuse_is_not_installed(board, installable, run, words, sentence):
+    machine = board("5-bookworm", "user 0 0")
+    code, said, errors = run(f"service install plant {words}")
+    assert (code, said) == (2, "")
+    assert sentence in errors
+    assert errors.count("\n") == 1
+    assert installable == []
+    assert not machine.exists(UNIT)
+
+
+@pytest.mark.parametrize(
+    "words", ["rtu --hat usb-ftdi", "rtu --hat monarco -b 115200 -m 8N1", "ascii /dev/x -m 7E1", "tls --certfile /x.pem"]
+)
+def test_what_serve_would_take_is_installed(board, installable, run, words):
+    board("4b-bookworm", "user 0 0")
+    assert run(f"service install plant {words}")[0] == 0
+    assert f'MBCORE_ARGS="{words}"' in run("service show plant")[1]
 
 
 def test_installing_showing_and_removing(board, installable, run):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import subprocess
 
 import pytest
 import recorded
@@ -11,6 +12,7 @@ import recorded
 from mbcore.errors import ConfigurationError
 from mbcore.rpi.doctor import Trial, examine, try_port
 from mbcore.rpi.hats import find_hat
+from mbcore.rpi.machine import Machine
 from mbcore.server import rs485
 from mbcore.server.rs485 import KernelMode
 
@@ -72,6 +74,9 @@ def four_b(tmp_path, *more):
         (["/sys/devices/platform/soc/soc:firmware/get_throttled = 1"], "wrong"),
         (["/sys/devices/platform/soc/soc:firmware/get_throttled = 50000"], "note"),
         (["/sys/devices/platform/soc/soc:firmware/get_throttled = 4"], None),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = 0x50001"], "wrong"),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = throttled=0x1"], None),
+        (["/sys/devices/platform/soc/soc:firmware/get_throttled = -1"], None),
         (["/sys/class/hwmon/hwmon1/name = cpu_thermal", "/sys/class/hwmon/hwmon1/in0_lcrit_alarm = 1"], None),
     ],
 )
@@ -183,6 +188,44 @@ def test_a_stale_overlay_that_works_is_only_noted(tmp_path, lines, level):
     assert found(report, "config")[0].level == level
 
 
+OLD_OVERLAY = "sc16is752-spi1"
+OLD_LINE = "dtoverlay=sc16is752-spi1,int_pin=24"
+NEW_LINES = ["dtoverlay=spi1-1cs,cs0_spidev=off", "dtoverlay=sc16is75x-spi,sc16is752,spi1-0,int_pin=24"]
+
+
+def two_channels(tmp_path, kernel, overlay, *config):
+    """What is said of config.txt for a board whose overlay has changed its name."""
+    text = (recorded.FOLDER / "sc16is752-stale.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.endswith(".dtbo = ") and not line.startswith("/proc/sys/kernel/osrelease")]
+    more = [f"/proc/sys/kernel/osrelease = {kernel}", f"/boot/firmware/overlays/{overlay}.dtbo = "]
+    machine = recorded.unpack("\n".join([*lines, *more, "/boot/firmware/config.txt <<", *config, "."]), tmp_path)
+    return machine, found(ask(machine, "--hat waveshare-2ch-rs485"), "config")[0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "overlay", "config", "level"),
+    [
+        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", *NEW_LINES], "ok"),
+        ("6.14.2", OLD_OVERLAY, ["dtparam=spi=on", OLD_LINE], "ok"),
+        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE], "wrong"),
+        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", "  dtoverlay = sc16is752-spi1 , int_pin=24"], "wrong"),
+        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE, *NEW_LINES], "wrong"),
+        ("6.12.28", "sc16is75x-spi", [OLD_LINE], "wrong"),
+    ],
+)
+def test_the_mend_of_a_stale_overlay_mends_it(tmp_path, kernel, overlay, config, level):
+    machine, finding = two_channels(tmp_path, kernel, overlay, *config)
+    assert finding.level == level
+    assert ("dtparam=spi=on is lacking, too" in finding.text) == (config[0] != "dtparam=spi=on")
+    if level == "wrong":
+        script = re.fullmatch("sudo sed -i '(.*)' /boot/firmware/config.txt && sudo reboot", finding.mend)[1]
+        file = machine.path("/boot/firmware/config.txt")
+        subprocess.run(["sed", "-i", script, file], check=True)
+        assert file.read_text().splitlines() == ["dtparam=spi=on", *NEW_LINES]
+        mended = Machine(machine.root, machine.uid, machine.gids, machine.owner)
+        assert found(ask(mended, "--hat waveshare-2ch-rs485"), "config")[0].level == "ok"
+
+
 def test_a_login_shell_that_is_to_run_is_wrong_before_it_runs(tmp_path):
     machine = four_b(tmp_path, "/etc/systemd/system/getty.target.wants/serial-getty@ttyAMA0.service = ")
     assert found(ask(machine), "console")[0][2:] == (
@@ -194,6 +237,18 @@ def test_a_login_shell_that_is_to_run_is_wrong_before_it_runs(tmp_path):
 def test_a_console_that_is_gone_from_the_file_goes_with_the_next_start(tmp_path):
     machine = four_b(tmp_path, "/proc/cmdline = console=ttyAMA0,115200 console=tty1")
     assert found(ask(machine), "console")[0].mend == "sudo reboot"
+
+
+def test_a_console_without_a_file_is_the_boot_loaders(tmp_path):
+    machine = recorded.unpack("/dev/ttyS0 c 0660 0:20\n/proc/cmdline = console=ttyS0,115200\nuser 0 0", tmp_path)
+    finding = found(ask(machine, "--port /dev/ttyS0"), "console")[0]
+    assert finding.mend == "take console=ttyS0,115200 out of the boot loader's command line"
+
+
+def test_what_is_no_terminal_is_not_looked_at_further(tmp_path):
+    machine = four_b(tmp_path, "/dev/null c 0666 0:0", "/proc/77/fd/0 -> /dev/null")
+    findings = ask(machine, "--port /dev/null").findings
+    assert [finding.text for finding in findings] == ["/dev/null, with no hardware behind it"]
 
 
 def test_a_port_in_use_is_not_opened(tmp_path):
@@ -212,7 +267,10 @@ def test_a_port_in_use_is_not_opened(tmp_path):
     [
         (["user 1000 1000"], "log out and in again: you are in the group, but not in this session"),
         (["user 1001 1001"], "sudo usermod -aG dialout 1001, then log out and in again"),
-        (["/dev/ttyAMA0 c 0600 0:0"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
+        (
+            ["/dev/ttyAMA0 c 0600 0:0"],
+            """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee /etc/udev/rules.d/60-ttyAMA.rules""",
+        ),
         (["/dev/ttyAMA0 c 0640 0:20"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
         (["user 1000 1000", "/dev/ttyAMA0 c 0660 0:777"], "sudo usermod -aG 777 pi"),
     ],
@@ -238,6 +296,15 @@ def test_the_direction_pins_chip_is_missing_or_closed(tmp_path):
     assert finding[2:] == (
         "pi may not use /dev/gpiochip0: it is for the group gpio",
         "log out and in again: you are in the group, but not in this session",
+    )
+
+
+def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
+    machine = recorded.board("5-trixie", tmp_path, "/dev/gpiochip0 c 0600 0:0")
+    finding = found(ask(machine, "--hat pixtend-v2"), "gpio")[0]
+    assert finding.mend == (
+        """echo 'SUBSYSTEM=="gpio", KERNEL=="gpiochip*", GROUP="gpio", MODE="0660"' | sudo tee /etc/udev/rules.d/60-gpiochip.rules"""
+        " && sudo udevadm control --reload && sudo udevadm trigger"
     )
 
 

@@ -138,6 +138,24 @@ def test_the_overlay_of_an_spi_board_by_kernel(tmp_path, kernel, overlay):
 
 
 @pytest.mark.parametrize(
+    ("kernel", "overlay", "wanted"),
+    [
+        ("6.12.28", "sc16is75x-spi", "sc16is75x-spi,sc16is752,spi1-0,int_pin=24"),
+        ("6.14.2", "sc16is752-spi1", "sc16is752-spi1,int_pin=24"),
+    ],
+)
+def test_the_overlays_that_are_there_tell_more_than_the_kernels_number(tmp_path, kernel, overlay, wanted):
+    lines = [f"/proc/sys/kernel/osrelease = {kernel}", "/boot/config.txt = ", f"/boot/overlays/{overlay}.dtbo = "]
+    assert find_hat("waveshare-2ch-rs485").wanted_config(family(tmp_path, "4", *lines))[-1] == f"dtoverlay={wanted}"
+
+
+@each_hat
+def test_lines_that_differ_by_kernel_do_so_for_the_renamed_overlay(hat):
+    variants = [" ".join(row["lines"]) for row in hat.config if isinstance(row, dict)]
+    assert [hats._RENAMED in lines for lines in variants] == [False, True][: len(variants)]
+
+
+@pytest.mark.parametrize(
     ("hat", "name", "settings"),
     [
         ("generic-uart-auto", "4", {"device": "/dev/ttyAMA0", "direction": "auto", "echo": "auto"}),

@@ -120,6 +120,57 @@ def test_lines_of_config_that_mean_the_same_are_equal(tmp_path, line, there):
 
 
 @pytest.mark.parametrize(
+    ("config", "line", "there"),
+    [
+        ("enable_uart=1 [all] enable_uart=0", "enable_uart=1", False),
+        ("enable_uart=0 [all] enable_uart=1", "enable_uart=1", True),
+        ("enable_uart=1 [pi5] enable_uart=0", "enable_uart=1", True),
+        ("dtparam=spi=on,i2c_arm=on dtparam=spi=off", "dtparam=spi=on", False),
+        ("dtparam=spi=on,i2c_arm=on dtparam=spi=off", "dtparam=i2c_arm=on", True),
+        ("dtoverlay=uart3 dtoverlay=uart4", "dtoverlay=uart3", True),
+        ("gpio=17=a3 gpio=18=op", "gpio=17=a3", True),
+        ("dtoverlay=pi3-disable-bt", "dtoverlay=disable-bt", True),
+        ("dtoverlay=pi3-miniuart-bt", "dtoverlay=miniuart-bt", True),
+        ("dtoverlay=disable-bt", "dtoverlay=pi3-disable-bt", True),
+        ("dtoverlay=uart3 dtparam=ctsrts", "dtoverlay=uart3,ctsrts", True),
+        ("dtoverlay=uart3 dtparam=ctsrts,rs485=off dtoverlay=uart4", "dtoverlay=uart3,ctsrts,rs485=off", True),
+        ("dtoverlay=uart3 dtparam=ctsrts dtoverlay=uart4", "dtoverlay=uart4,ctsrts", False),
+        ("dtoverlay=uart3 dtoverlay= dtparam=ctsrts", "dtoverlay=uart3,ctsrts", False),
+        ("dtparam=ctsrts dtoverlay=uart3", "dtoverlay=uart3,ctsrts", False),
+        ("dtoverlay=uart3 dtparam=spi=on", "dtparam=spi=on", True),
+    ],
+)
+def test_what_later_lines_of_config_do_to_earlier_ones(tmp_path, config, line, there):
+    text = ["/boot/config.txt <<", *config.split(), "."]
+    assert of_model(tmp_path, "Raspberry Pi 4 Model B", *text).configured(line) is there
+
+
+@pytest.mark.parametrize(
+    ("files", "there"),
+    [
+        (["/boot/config.txt = ", "/boot/overlays/a.dtbo = "], True),
+        (["/boot/config.txt = ", "/boot/overlays/b.dtbo = "], False),
+        (["/boot/config.txt = "], None),
+        (["/overlays/a.dtbo = "], None),
+    ],
+)
+def test_whether_the_system_has_an_overlay(tmp_path, files, there):
+    assert machine(tmp_path, *files).has_overlay("a") is there
+
+
+def test_terminals_go_by_their_names_or_by_sysfs(tmp_path):
+    found = machine(tmp_path, "/sys/class/tty/rfcomm0/dev = 216:0")
+    names = ("/dev/ttyS7", "/dev/pts/3", "/dev/rfcomm0", "/dev/null", "/dev/sda")
+    assert [found.is_terminal(name) for name in names] == [True, True, True, False, False]
+
+
+def test_who_asks_holds_nothing(tmp_path):
+    lines = [f"/proc/{number}/fd/0 -> /dev/ttyAMA0" for number in (77, 78)]
+    found = machine(tmp_path, "/dev/ttyAMA0 c 0660 0:20", "/proc/78/comm = sh", *lines, "/proc/self -> /proc/77")
+    assert found.holders("/dev/ttyAMA0") == [Holder(78, "sh")]
+
+
+@pytest.mark.parametrize(
     ("files", "folder"),
     [(["/boot/firmware/config.txt", "/boot/config.txt"], "/boot/firmware"), (["/boot/config.txt"], "/boot"), ([], "")],
 )

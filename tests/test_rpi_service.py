@@ -95,7 +95,7 @@ def test_groups_that_the_system_does_not_have_would_keep_the_unit_from_starting(
 @pytest.mark.parametrize("place", ["/home/pi/venv/bin/mbcore", "/root/x", "/run/user/1000/x"])
 def test_a_program_that_the_service_does_not_see_is_refused(machine, which, place):
     places = {"program": PROGRAM, "package": PACKAGE} | {which: (place,) if which == "program" else place}
-    with pytest.raises(ConfigurationError, match=r"can't be run by a service, to which .* is closed: install mbcore where it can"):
+    with pytest.raises(ConfigurationError, match=r"can't be run by a service, to which .* is closed: install mbcore under /opt/mbcore"):
         service.unit(machine, **places)
 
 
@@ -107,6 +107,14 @@ def test_a_program_behind_a_closed_folder_or_without_the_right_to_run_is_refused
         service.unit(machine, (str(program),), PACKAGE)
     with pytest.raises(ConfigurationError, match="to which /usr/none is closed"):
         service.unit(machine, ("/usr/none",), PACKAGE)
+
+
+@pytest.mark.parametrize("place", ["/opt/my tools/mbcore", "/opt/it's/mbcore", '/opt/"a"/mbcore', "/opt/$a/mbcore", "/opt/100%/mbcore"])
+@pytest.mark.parametrize("words", [(), ("-m", "mbcore")])
+def test_a_program_whose_name_a_unit_can_not_have_is_refused(machine, place, words):
+    with pytest.raises(ConfigurationError, match=r"can't stand in a unit, for its blanks, .*: install mbcore under /opt/mbcore") as caught:
+        service.unit(machine, (place, *words), PACKAGE)
+    assert str(caught.value).startswith(repr(place))
 
 
 # ---- installing ----
@@ -153,6 +161,39 @@ def test_installing_again_without_words_keeps_those_in_place(machine, tmp_path):
         install(machine, words=[])
     recorded.unpack("/etc/mbcore/plant.env = kept", tmp_path)
     assert files(install(machine, words=[])).keys() == {UNIT}
+
+
+RULE = f"{RULES}/60-mbcore-plant.rules"
+UDEV = [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]
+
+
+@pytest.mark.parametrize("words", [["rtu", "/dev/ttyAMA0"], ["tcp", "0.0.0.0"]])
+def test_the_rule_of_an_adapter_that_is_not_served_any_more_is_removed(tmp_path, words):
+    steps = install(recorded.board("4b-bookworm", tmp_path, f"{RULE} = of an adapter"), words=words)
+    assert steps[3:6] == [Removal(RULE), *UDEV]
+
+
+@pytest.mark.parametrize("words", [[], ["rtu", "/dev/mbcore-plant", "-b", "9600"]])
+def test_the_rule_of_an_adapter_that_is_not_plugged_in_stays(tmp_path, words):
+    steps = install(recorded.board("4b-bookworm", tmp_path, f"{RULE} = of an adapter", f"{FOLDER}/plant.env = words"), words=words)
+    assert not [step for step in steps if isinstance(step, Removal)]
+    assert UDEV[0] not in steps
+
+
+def test_an_adapter_with_two_ports_is_known_by_the_name_that_tells_them_apart(tmp_path):
+    usb = "/sys/devices/platform/scb/usb1/1-1/1-1.3"
+    lines = [f"{usb}/idVendor = 0403\\n", f"{usb}/idProduct = 6010\\n", f"{usb}/serial = FT2\\n"]
+    for number in (0, 1):
+        folder = f"{usb}/1-1.3:1.{number}/ttyUSB{number}"
+        lines += [
+            f"{folder}/driver -> /sys/bus/usb-serial/drivers/ftdi_sio",
+            f"/sys/class/tty/ttyUSB{number}/device -> {folder}",
+            f"/dev/ttyUSB{number} c 0660 0:20",
+            f"/dev/serial/by-id/usb-FTDI_FT2-if0{number}-port0 -> /dev/ttyUSB{number}",
+        ]
+    steps = install(recorded.unpack("\n".join(lines), tmp_path), words=["rtu", "/dev/ttyUSB1"])
+    assert files(steps).keys() == {UNIT, "/etc/mbcore/plant.env"}
+    assert 'MBCORE_ARGS="rtu /dev/serial/by-id/usb-FTDI_FT2-if01-port0"' in files(steps)["/etc/mbcore/plant.env"]
 
 
 def test_a_network_server_has_no_adapter(machine):
@@ -205,6 +246,12 @@ def test_purging_removes_the_words_and_others_keep_the_template(machine):
     assert not machine.exists(f"{FOLDER}/plant.env")
     assert machine.exists(UNIT)
     assert service.instances(machine) == ["shed"]
+
+
+def test_another_one_that_is_not_enabled_keeps_the_template(machine):
+    installed(machine, "plant", "shed")
+    machine.path(f"{WANTED}/mbcore@shed.service").unlink()
+    assert Removal(UNIT) not in plan_remove(machine, "plant", True)
 
 
 def test_what_is_not_installed_is_said_with_what_is(machine):
