@@ -388,6 +388,7 @@ def test_the_loop_begins_with_the_reactor(reactor):
 def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
     reactor.running = False
     served = Served(reactor)
+    assert served.handle.alive, "it is not late"
     served.stop()
     reactor.advance(0)
     assert not served.threads()
@@ -798,6 +799,15 @@ def test_a_log_of_every_message_is_twisteds(reactor, caplog, logger):
 def test_a_subclass_may_have_an_attribute_of_its_own(base, name, value):
     made = type("Mine", (base,), {name: value})()
     assert made.buildSession() is not None
+
+
+def test_a_subclass_may_set_what_sessions_are_made_of_before_it_is_made():
+    class Mine(ModbusUdpProtocol):
+        def __init__(self):
+            self.answer_timeout = 1.0
+            super().__init__(answer_timeout=2.0)
+
+    assert Mine().answer_timeout == 2.0
 
 
 def test_a_subclass_may_hand_on_what_it_does_not_have():
