@@ -522,7 +522,7 @@ cdef int notify(ModbusServerContext store, int unit_id, const request_t* request
 
 
 cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1:
-    """Have `tell_observers` tell of values that were written one behind the other; `number` is the file's."""
+    """Have `tell_owed` tell of values that were written one behind the other; `number` is the file's."""
     cdef object place = address
     if table == FILE_RECORDS:
         place = (number, address)
@@ -532,7 +532,7 @@ cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int nu
     return 0
 
 
-cdef int tell_observers(ModbusServerContext store) except -1:
+cdef int tell_owed(ModbusServerContext store) except -1:
     """Tell each observer of all writes in their order: where one causes a further one, all hear of that behind the one at hand."""
     if store.telling:
         return 0

@@ -14,7 +14,7 @@ from cpython.pythread cimport (
 
 from mbcore.constants cimport MASK_WRITE_REGISTER
 from mbcore.engine.shared cimport look, show
-from mbcore.execute cimport next_span, owe_observers, register_at, span_t, tell_observers, value_in
+from mbcore.execute cimport next_span, owe_observers, register_at, span_t, tell_owed, value_in
 from mbcore.session cimport Session, exchange_t
 
 cdef enum:
@@ -124,7 +124,7 @@ cdef class Notes:
         """Tell the observers of `session`'s store of all that is noted by now, each write once, whatever they raise."""
         # A user's code may be in the midst of this, and want it done: as one has that stops the loop, or answers another request.
         cdef unsigned int last
-        tell_observers(session.store)
+        tell_owed(session.store)
         self.tell_taken(session)
         last = look(&self.written)
         while <int> (last - self.told) > 0:
@@ -174,7 +174,7 @@ cdef class Notes:
                 session.store, <int> (first.key >> 40), <int> (first.key >> 32 & 0xFF), <int> (first.key >> 16 & 0xFFFF),
                 <int> (first.key & 0xFFFF), values, session.report,
             )
-            tell_observers(session.store)
+            tell_owed(session.store)
         free(self.taken)
         self.taken, self.taken_count, self.taken_told = NULL, 0, 0
         return 0

@@ -61,7 +61,12 @@ class SumRequest(ModbusRequest):
         self.address, self.count = struct.unpack(">HH", data[:4])
 
     def execute(self, context):
-        return SumResponse(sum(context.getValues(3, self.address, self.count)))
+        values = context.getValues(3, self.address, self.count)
+        if isinstance(values, Deferred):
+            # A broadcast is for the unit that answers later too.
+            values.addErrback(lambda _: None)
+            values = ()
+        return SumResponse(sum(values))
 
 
 class CountedBlock(ModbusSequentialDataBlock):
