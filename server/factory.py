@@ -335,9 +335,9 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
             min(kept, key=lambda connection: connection.last_heard).close()
             self.note_eviction()
 
-    def note_eviction(self) -> None:
-        """A connection was closed to make room for another: say so now and then."""
-        if (number := self._evictions.count("full")) is not None:
+    def note_eviction(self, times: int = 1) -> None:
+        """A connection was closed to make room for another, or several since the last time: say so now and then."""
+        if (number := self._evictions.count("full", times)) is not None:
             _log.warning(
                 "all %d connections of max_connections=%s are taken; closing the one unused for longest (%d times so far)",
                 self.max_connections,
@@ -345,9 +345,9 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
                 number,
             )
 
-    def note_refusal(self, error: int) -> None:
-        """The system lets no connection be accepted, for ``error``, an error number: say so now and then."""
-        if (number := self._evictions.count(error)) is not None:
+    def note_refusal(self, error: int, times: int = 1) -> None:
+        """The system lets no connection be accepted, for ``error``, an error number, ``times`` since the last time: say so now and then."""
+        if (number := self._evictions.count(error, times)) is not None:
             _log.warning(
                 "connections cannot be accepted: %s; raise the limit of open files (ulimit -n, or LimitNOFILE= in the service unit), or"
                 " lower max_connections (%d times so far)",

@@ -103,18 +103,14 @@ class LoopServer:
     def _tell(self) -> None:
         """Log what the loop has counted, now and then."""
         self._factory.coalesced = self.loop.coalesced
-        if self._counted("lost"):
-            self._warn("lost", "values that masters have written are not told to observers: there is no memory (%d so far)", self.loop.lost)
+        if (lost := self._grown("lost")) and (number := self._rarely.count("lost", lost)) is not None:
+            _log.warning("values that masters have written are not told to observers: there is no memory (%d so far)", number)
 
-    def _counted(self, counter: str) -> bool:
-        """Whether one of the loop's counters has grown since the last time."""
+    def _grown(self, counter: str) -> int:
+        """By how much one of the loop's counters has grown since the last time."""
         told, number = self._told.get(counter, 0), getattr(self.loop, counter)
         self._told[counter] = number
-        return bool(number != told)
-
-    def _warn(self, kind: str, message: str, *values: object) -> None:
-        if self._rarely.count(kind) is not None:
-            _log.warning(message, *values)
+        return int(number - told)
 
     def _end(self) -> None:
         self._factory.reactor.removeReader(self)
@@ -203,10 +199,10 @@ class TcpServer(LoopServer):
 
     def _tell(self) -> None:
         super()._tell()
-        if self._counted("evicted"):
-            self._factory.note_eviction()
-        if self._counted("refused"):
-            self._factory.note_refusal(self.loop.refusal)
+        if evicted := self._grown("evicted"):
+            self._factory.note_eviction(evicted)
+        if refused := self._grown("refused"):
+            self._factory.note_refusal(self.loop.refusal, refused)
         if not self.loop.count:
             self._factory.none_left()
 
@@ -226,7 +222,7 @@ class UdpServer(LoopServer):
 
     def _tell(self) -> None:
         super()._tell()
-        if self._counted("dropped"):
-            self._factory.note_dropped()
-        if self._counted("undelivered"):
-            self._factory.note_undelivered("a client", os.strerror(self.loop.refusal))
+        if dropped := self._grown("dropped"):
+            self._factory.note_dropped(dropped)
+        if undelivered := self._grown("undelivered"):
+            self._factory.note_undelivered("a client", os.strerror(self.loop.refusal), undelivered)

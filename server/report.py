@@ -17,12 +17,13 @@ class Rarely:
         self._limit = limit
         self._counts: dict[Hashable, int] = {}
 
-    def count(self, kind: Hashable) -> int | None:
-        """Count one event; its number if it is one to log, else None."""
+    def count(self, kind: Hashable, events: int = 1) -> int | None:
+        """Count events that have come together; the number of the last if one of them is to log, else None."""
         if kind not in self._counts and len(self._counts) >= self._limit:
             del self._counts[next(iter(self._counts))]
-        number = self._counts[kind] = self._counts.get(kind, 0) + 1
-        return number if str(number).strip("0") == "1" else None
+        before = self._counts.get(kind, 0)
+        number = self._counts[kind] = before + events
+        return number if not before or len(str(number)) > len(str(before)) else None
 
 
 class ErrorLog:

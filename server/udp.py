@@ -100,14 +100,14 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             # Anyone can forge an address that nothing can be sent to.
             self.note_undelivered(f"{addr[0]}:{addr[1]}", str(error))
 
-    def note_dropped(self) -> None:
-        """A request was dropped because too many wait: say so now and then."""
-        if (number := self._undelivered.count("waiting")) is not None:
+    def note_dropped(self, times: int = 1) -> None:
+        """A request was dropped because too many wait, or several since the last time: say so now and then."""
+        if (number := self._undelivered.count("waiting", times)) is not None:
             _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
 
-    def note_undelivered(self, client: str, reason: str) -> None:
-        """A reply could not be sent: say so now and then."""
-        if (number := self._undelivered.count(reason)) is not None:
+    def note_undelivered(self, client: str, reason: str, times: int = 1) -> None:
+        """A reply could not be sent, or several since the last time: say so now and then."""
+        if (number := self._undelivered.count(reason, times)) is not None:
             _log.warning("a reply to %s could not be sent: %s (%d times so far)", client, reason, number)
 
     def _renew_sessions(self) -> None:

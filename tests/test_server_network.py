@@ -562,12 +562,17 @@ def test_what_a_loop_counts_is_logged_now_and_then(serve, reactor, caplog, monke
     [reader] = reactor.readers
     counting = Counting()
     monkeypatch.setattr(reader, "loop", counting)
-    for number in range(1, 12):
-        counting.refused = counting.lost = number
+    for number in (1, 2, 7, 25, 25, 99, 150):
+        counting.refused = counting.lost = counting.evicted = number
         reader.doRead()
-    lines = caplog.text.splitlines()
-    assert len([line for line in lines if "connections cannot be accepted: Too many open files; raise the limit" in line]) == 2
-    assert len([line for line in lines if "values that masters have written are not told to observers" in line]) == 2
+    said = [record.getMessage() for record in caplog.records]
+    for sentence in (
+        "connections cannot be accepted: Too many open files; raise the limit",
+        "values that masters have written are not told to observers",
+        "closing the one unused for longest",
+    ):
+        numbers = [line.split("(")[-1].split()[0] for line in said if sentence in line]
+        assert numbers == ["1", "25", "150"], sentence
     monkeypatch.undo()
     assert served.handle.factory.carrier is reader
 
@@ -656,12 +661,12 @@ def test_what_a_udp_loop_counts_is_logged_now_and_then(serve_udp, reactor, caplo
     serve_udp()
     [reader] = reactor.readers
     counting = Counting()
-    counting.dropped = counting.undelivered = 1
+    counting.dropped = counting.undelivered = 7
     monkeypatch.setattr(reader, "loop", counting)
     reader.doRead()
     monkeypatch.undo()
-    assert "1000 requests wait for answers already; one more is dropped" in caplog.text
-    assert "a reply to a client could not be sent: Too many open files" in caplog.text
+    assert "1000 requests wait for answers already; one more is dropped (7 times so far)" in caplog.text
+    assert "a reply to a client could not be sent: Too many open files (7 times so far)" in caplog.text
 
 
 def test_what_a_datagrams_session_is_made_of_may_change(reactor):

@@ -54,6 +54,12 @@ def test_exceptions_without_a_traceback_are_told_apart_by_their_message(report, 
     assert [record.getMessage() for record in caplog.records] == ["a wrong count", "a wrong type"]
 
 
+def test_of_what_has_come_together_the_last_is_logged():
+    rarely = Rarely()
+    assert [rarely.count("a", events) for events in (3, 6, 2, 88, 899, 10000)] == [3, None, 11, None, 998, 10998]
+    assert rarely.count("b", 12) == 12
+
+
 def test_the_memory_is_bounded_and_the_oldest_kind_is_forgotten_first():
     rarely = Rarely(limit=2)
     assert [rarely.count(kind) for kind in "aabcca"] == [1, None, 1, 1, None, 1]

@@ -114,8 +114,8 @@ cdef class Loop:
             raise TypeError("this loop was made without __init__")
         if self.left:
             raise RuntimeError(
-                f"process {os.getpid()} was forked from the one that made this server, and another process has it: start a server of its own"
-                " in it, or start the other program with subprocess"
+                f"process {os.getpid()} was forked from the one that made this server, and another process has it: start a server of its"
+                " own in it, or start the other program with subprocess"
             )
         return 0
 
