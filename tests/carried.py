@@ -250,8 +250,8 @@ WAYS = [
 ]
 
 
-def carried_master(way, store, control=None, **options):
-    """A master that asks a server of this process, and the server, which is to be closed."""
+def carried_master(way, store, control=None, *, delivery=None, **options):
+    """A master that asks a server of this process, and the server, which is to be closed. `delivery`: None is as hard as it may be."""
     kind, name, engine = way
     line = LINES[name]
     if not isinstance(store, ModbusServerContext):
@@ -261,4 +261,4 @@ def carried_master(way, store, control=None, **options):
     carried = KINDS[kind](line.framer, store, control, options)
     assert carried.handle.engine is ENGINES[engine]
     # What is asked over a stream stands between two other requests.
-    return Master(line, "glued" if kind == "tcp" else "whole", carried), carried
+    return Master(line, delivery or ("glued" if kind == "tcp" else "whole"), carried), carried

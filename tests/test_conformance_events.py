@@ -1,7 +1,9 @@
 """AP 6.8 to 6.10 and SL appendix A: counters CPT1 to CPT8, listen-only mode, event counter and event log."""
 
+import adu
 import pytest
-from adu import ECHO, LINES, block, every_line, image, master, one_unit, pdu, refused, serial_line, units, words
+from adu import ECHO, LINES, block, image, one_unit, pdu, refused, serial_line, units, words
+from carried import ENGINES, carried_master
 
 from mbcore import ModbusControlBlock, ModbusSequentialDataBlock
 from mbcore.errors import RequestError
@@ -14,10 +16,29 @@ READ = pdu("03 0000 0001")
 ILLEGAL_ADDRESS = pdu("03 9999 0001")
 LISTEN, RESTART, RESTART_AND_CLEAR_LOG = pdu("08 0004 0000"), pdu("08 0001 0000"), pdu("08 0001 FF00")
 
+# Sessions alone, and servers on Twisted and on the compiled loop: with a connection for each request, whose end tells that nothing comes.
+SERVERS = [pytest.param(("tcp", "socket", engine), marks=pytest.mark.live, id=f"tcp-{engine}") for engine in ENGINES]
+every_line = pytest.mark.parametrize("line", [*LINES, *SERVERS])
+every_way = pytest.mark.parametrize("line", ["socket", *SERVERS])
+
 
 @pytest.fixture
 def control():
     return ModbusControlBlock()
+
+
+@pytest.fixture
+def master(request):
+    """master(line, store, control=None) -> Master"""
+
+    def start(line, store, control=None):
+        if line in LINES:
+            return adu.master(line, store, control)
+        made, server = carried_master(line, store, control, delivery="whole")
+        request.addfinalizer(server.close)
+        return made
+
+    return start
 
 
 def unit():
@@ -53,14 +74,15 @@ def event_count(master) -> int:
 # Counters (CPT1 to CPT8)
 
 @pytest.mark.parametrize(("sub_function", "name"), COUNTERS.items())
-def test_counter_is_16_bits(control, sub_function, name):
+@every_way
+def test_counter_is_16_bits(line, control, sub_function, name, master):
     setattr(control.Counter, name, 0xABCD)
-    assert count(master("socket", unit(), control), sub_function) in (0xABCD, 0xABCD + 1)
+    assert count(master(line, unit(), control), sub_function) in (0xABCD, 0xABCD + 1)
     assert getattr(control.Counter, name) in (0xABCD, 0xABCD + 1)
 
 
 @every_line
-def test_bus_messages_are_counted_and_the_counter_wraps(line, control):
+def test_bus_messages_are_counted_and_the_counter_wraps(line, control, master):
     it = master(line, unit(), control)
     first = count(it, 0x0B)
     assert count(it, 0x0B) == first + 1
@@ -72,7 +94,7 @@ def test_bus_messages_are_counted_and_the_counter_wraps(line, control):
 
 
 @every_line
-def test_server_messages_are_counted(line, control):
+def test_server_messages_are_counted(line, control, master):
     it = master(line, unit(), control)
     first = count(it, 0x0E)
     for request in (READ, ILLEGAL_ADDRESS):
@@ -81,7 +103,7 @@ def test_server_messages_are_counted(line, control):
 
 
 @serial_line
-def test_messages_of_other_units_are_bus_messages_but_not_ours(line, control):
+def test_messages_of_other_units_are_bus_messages_but_not_ours(line, control, master):
     it = master(line, units(u1=unit()), control)
     bus, ours = count(it, 0x0B), count(it, 0x0E)
     assert it.ask(READ, unit=9) is None
@@ -91,7 +113,7 @@ def test_messages_of_other_units_are_bus_messages_but_not_ours(line, control):
 
 
 @serial_line
-def test_broadcasts_are_server_messages_without_a_response(line, control):
+def test_broadcasts_are_server_messages_without_a_response(line, control, master):
     it = master(line, units(u1=unit()), control)
     ours = count(it, 0x0E)
     assert count(it, 0x0F) == 0
@@ -102,7 +124,7 @@ def test_broadcasts_are_server_messages_without_a_response(line, control):
 
 
 @every_line
-def test_exceptions_that_are_sent_are_counted(line, control):
+def test_exceptions_that_are_sent_are_counted(line, control, master):
     it = master(line, unit(), control)
     assert count(it, 0x0D) == 0
     for request in (ILLEGAL_ADDRESS, pdu("03 0000 0000"), pdu("08 0005 0000")):
@@ -112,7 +134,7 @@ def test_exceptions_that_are_sent_are_counted(line, control):
 
 
 @pytest.mark.parametrize("line", ["rtu", "rtu-serial", "ascii", "ascii-serial"])
-def test_checksum_errors_are_counted_and_not_answered(line, control):
+def test_checksum_errors_are_counted_and_not_answered(line, control, master):
     it = master(line, unit(), control)
     good = it.line.wrap(READ)
     bad = good[:-1] + bytes([good[-1] ^ 1]) if line.startswith("rtu") else good[:-3] + (b"1" if good[-3:-2] == b"0" else b"0") + b"\r\n"
@@ -129,8 +151,9 @@ class Refusing(ModbusSequentialDataBlock):
 
 
 @pytest.mark.parametrize(("address", "exception", "sub_function"), [(1, 6, 0x11), (2, 7, 0x10)])
-def test_busy_and_nak_responses_are_counted(control, address, exception, sub_function):
-    it = master("socket", image(hr=Refusing(0, [0] * 3)), control)
+@every_way
+def test_busy_and_nak_responses_are_counted(line, control, address, exception, sub_function, master):
+    it = master(line, image(hr=Refusing(0, [0] * 3)), control)
     for expected in (1, 2):
         assert it.ask(b"\x03" + words(address, 1)) == refused(3, exception)
         assert count(it, sub_function) == expected
@@ -138,8 +161,9 @@ def test_busy_and_nak_responses_are_counted(control, address, exception, sub_fun
 
 
 @pytest.mark.parametrize("request_", [diagnostic(10, 0), RESTART, RESTART_AND_CLEAR_LOG])
-def test_counters_are_cleared(control, request_):
-    it = master("socket", unit(), control)
+@every_way
+def test_counters_are_cleared(line, control, request_, master):
+    it = master(line, unit(), control)
     for name in COUNTERS.values():
         setattr(control.Counter, name, 77)
     it.ask(request_)
@@ -148,7 +172,7 @@ def test_counters_are_cleared(control, request_):
     assert control.Counter.SlaveNAK == 0
 
 
-def test_counters_are_of_one_server(control):
+def test_counters_are_of_one_server(control, master):
     one, two = master("socket", unit(), control), master("socket", unit())
     for _ in range(5):
         one.ask(ILLEGAL_ADDRESS)
@@ -156,7 +180,7 @@ def test_counters_are_of_one_server(control):
     assert count(one, 0x0D) == 5
 
 
-def test_sessions_of_one_server_share_its_counters(control):
+def test_sessions_of_one_server_share_its_counters(control, master):
     store = one_unit(unit())
     one, two = master("socket", store, control), master("rtu", store, control)
     one.ask(ILLEGAL_ADDRESS)
@@ -166,7 +190,7 @@ def test_sessions_of_one_server_share_its_counters(control):
 # Listen-only mode
 
 @every_line
-def test_listen_only_mode_is_entered_unanswered_and_left_by_an_unanswered_restart(line, control):
+def test_listen_only_mode_is_entered_unanswered_and_left_by_an_unanswered_restart(line, control, master):
     slave = unit()
     it = master(line, slave, control)
     assert it.ask(LISTEN) is None
@@ -180,15 +204,16 @@ def test_listen_only_mode_is_entered_unanswered_and_left_by_an_unanswered_restar
     assert it.ask(READ) == pdu("03 02 0005")
 
 
-def test_listen_only_mode_is_left_by_either_restart(control):
+@every_way
+def test_listen_only_mode_is_left_by_either_restart(line, control, master):
     for request in (RESTART, RESTART_AND_CLEAR_LOG):
-        it = master("socket", unit(), control)
+        it = master(line, unit(), control)
         assert it.ask(LISTEN) is None
         assert it.ask(request) is None
         assert it.ask(request) == request
 
 
-def test_messages_are_watched_in_listen_only_mode(control):
+def test_messages_are_watched_in_listen_only_mode(control, master):
     it = master("rtu-serial", units(u1=unit()), control)
     it.ask(LISTEN)
     bus, unanswered = control.Counter.BusMessage, control.Counter.SlaveNoResponse
@@ -200,7 +225,7 @@ def test_messages_are_watched_in_listen_only_mode(control):
 
 
 @serial_line
-def test_broadcasts_are_not_acted_on_in_listen_only_mode(line, control):
+def test_broadcasts_are_not_acted_on_in_listen_only_mode(line, control, master):
     slave = unit()
     it = master(line, units(u1=slave), control)
     it.ask(LISTEN)
@@ -208,9 +233,10 @@ def test_broadcasts_are_not_acted_on_in_listen_only_mode(line, control):
     assert slave.getValues(3, 0, 1) == [5]
 
 
-def test_the_rest_of_a_segment_is_not_answered_after_listen_only_mode_is_entered(control):
+@every_way
+def test_the_rest_of_a_segment_is_not_answered_after_listen_only_mode_is_entered(line, control, master):
     wrap = LINES["socket"].wrap
-    it = master("socket", unit(), control)
+    it = master(line, unit(), control)
     stream = wrap(ECHO, 1, 1) + wrap(LISTEN, 1, 2) + wrap(ECHO, 1, 3) + wrap(RESTART, 1, 4) + wrap(ECHO, 1, 5)
     assert [adu.transaction for adu in it.line.unwrap(it.send(stream))] == [1, 5]
 
@@ -218,7 +244,7 @@ def test_the_rest_of_a_segment_is_not_answered_after_listen_only_mode_is_entered
 # Event counter (11)
 
 @every_line
-def test_event_counter_counts_completed_messages_but_no_exceptions_and_no_fetches(line, control):
+def test_event_counter_counts_completed_messages_but_no_exceptions_and_no_fetches(line, control, master):
     it = master(line, unit(), control)
     assert event_count(it) == 0
     assert event_count(it) == 0
@@ -234,16 +260,18 @@ def test_event_counter_counts_completed_messages_but_no_exceptions_and_no_fetche
 
 
 @pytest.mark.parametrize("request_", [diagnostic(10, 0), RESTART])
-def test_event_counter_is_cleared(control, request_):
-    it = master("socket", unit(), control)
+@every_way
+def test_event_counter_is_cleared(line, control, request_, master):
+    it = master(line, unit(), control)
     for _ in range(9):
         it.ask(READ)
     it.ask(request_)
     assert event_count(it) <= 1
 
 
-def test_event_counter_example(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_event_counter_example(line, control, master):
+    it = master(line, unit(), control)
     for _ in range(0x0108):
         it.ask(READ)
     # AP 6.9: function, status, event count 0108
@@ -252,8 +280,9 @@ def test_event_counter_example(control):
 
 # Event log (12)
 
-def test_event_log_is_newest_first(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_event_log_is_newest_first(line, control, master):
+    it = master(line, unit(), control)
     it.ask(ECHO)
     it.ask(ILLEGAL_ADDRESS)
     # the fetch itself received, exception 1-3 sent, received, sent, received
@@ -261,8 +290,9 @@ def test_event_log_is_newest_first(control):
     assert control.events == pdu("40 80 41 80 40 80")
 
 
-def test_event_log_tells_status_counts_and_events(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_event_log_tells_status_counts_and_events(line, control, master):
+    it = master(line, unit(), control)
     it.ask(ECHO)
     it.ask(ILLEGAL_ADDRESS)
     bus, events = count(it, 0x0B), event_count(it)
@@ -273,7 +303,7 @@ def test_event_log_tells_status_counts_and_events(control):
 
 
 @every_line
-def test_event_log_keeps_the_newest_64(line, control):
+def test_event_log_keeps_the_newest_64(line, control, master):
     it = master(line, unit(), control)
     for number in range(100):
         it.ask(ILLEGAL_ADDRESS if number == 80 else ECHO)
@@ -283,39 +313,42 @@ def test_event_log_keeps_the_newest_64(line, control):
 
 
 @pytest.mark.parametrize(("address", "exception", "event"), [(0, 5, 0x44), (1, 6, 0x44), (2, 7, 0x48)])
-def test_send_event_tells_the_exception(control, address, exception, event):
-    it = master("socket", image(hr=Refusing(0, [0] * 3)), control)
+@every_way
+def test_send_event_tells_the_exception(line, control, address, exception, event, master):
+    it = master(line, image(hr=Refusing(0, [0] * 3)), control)
     assert it.ask(b"\x03" + words(address, 1)) == refused(3, exception)
     assert control.events[0] == event
 
 
-def test_send_event_tells_a_device_failure(control):
+@every_way
+def test_send_event_tells_a_device_failure(line, control, master):
     class Broken(ModbusSequentialDataBlock):
         def getValues(self, address, count=1):
             raise OSError("the sensor does not answer")
 
-    it = master("socket", image(hr=Broken(0, [0])), control)
+    it = master(line, image(hr=Broken(0, [0])), control)
     assert it.ask(READ) == refused(3, 4)
     assert control.events == pdu("42 80")
 
 
 @serial_line
-def test_receive_event_tells_a_broadcast(line, control):
+def test_receive_event_tells_a_broadcast(line, control, master):
     it = master(line, units(u1=unit()), control)
     it.ask(pdu("06 0000 0001"), unit=0)
     assert 0xC0 in control.events
 
 
 @pytest.mark.parametrize("line", ["rtu-serial", "ascii-serial", "rtu", "ascii"])
-def test_receive_event_tells_a_communication_error(line, control):
+def test_receive_event_tells_a_communication_error(line, control, master):
     it = master(line, unit(), control)
     good = it.line.wrap(READ)
     it.send(good[:-1] + bytes([good[-1] ^ 1]) if line.startswith("rtu") else good[:-3] + (b"1" if good[-3:-2] == b"0" else b"0") + b"\r\n")
     assert control.events == b"\x82"
 
 
-def test_events_of_listen_only_mode(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_events_of_listen_only_mode(line, control, master):
+    it = master(line, unit(), control)
     it.ask(ECHO)
     it.ask(LISTEN)
     assert 0x04 in control.events
@@ -329,8 +362,9 @@ def test_events_of_listen_only_mode(control):
     assert events.endswith(b"\x40\x80")
 
 
-def test_restart_with_FF00_clears_the_event_log(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_restart_with_FF00_clears_the_event_log(line, control, master):
+    it = master(line, unit(), control)
     for _ in range(20):
         it.ask(ECHO)
     it.ask(RESTART_AND_CLEAR_LOG)
@@ -338,8 +372,9 @@ def test_restart_with_FF00_clears_the_event_log(control):
     assert len(control.events) <= 2  # the restart, and perhaps its answer
 
 
-def test_restart_with_0000_keeps_the_event_log(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_restart_with_0000_keeps_the_event_log(line, control, master):
+    it = master(line, unit(), control)
     for _ in range(20):
         it.ask(ECHO)
     it.ask(RESTART)
@@ -347,8 +382,9 @@ def test_restart_with_0000_keeps_the_event_log(control):
     assert control.events.endswith(b"\x40\x80" * 20)
 
 
-def test_clear_counters_keeps_the_event_log(control):
-    it = master("socket", unit(), control)
+@every_way
+def test_clear_counters_keeps_the_event_log(line, control, master):
+    it = master(line, unit(), control)
     it.ask(ECHO)
     it.ask(diagnostic(10, 0))
     assert control.events == pdu("40 80 40 80")
