@@ -25,7 +25,15 @@ MODULES = [
 ]
 
 # A request's way, from bytes to bytes.
-HOT = ["mbcore.codec", "mbcore.control", "mbcore.datastore.store", "mbcore.execute", "mbcore.framer.rtu", "mbcore.framer.socket", "mbcore.session"]
+HOT = [
+    "mbcore.codec",
+    "mbcore.control",
+    "mbcore.datastore.store",
+    "mbcore.execute",
+    "mbcore.framer.rtu",
+    "mbcore.framer.socket",
+    "mbcore.session",
+]
 
 if sys.platform.startswith("linux"):
     # For size: resident memory is what -Os and the rest save. Where the compiled loops spend their time -O2 is worth its room.
