@@ -46,5 +46,6 @@ cdef uint16_t register_at(const units_t* units, int unit_id, uint16_t address) n
 cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF
 cdef bint next_span(const request_t* request, const response_t* response, int* at, span_t* span) noexcept nogil
 cdef uint16_t value_in(const span_t* span, int index) noexcept nogil
-cdef int tell_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1
+cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1
+cdef int tell_owed(ModbusServerContext store) except -1
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1

@@ -508,28 +508,42 @@ cdef uint16_t value_in(const span_t* span, int index) noexcept nogil:
 
 
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1:
-    """Tell the observers of a write that has succeeded."""
+    """Have the observers told of a write that has succeeded."""
     cdef span_t span
     cdef int at = 0, index
     while next_span(request, response, &at, &span):
         values = [value_in(&span, index) for index in range(span.count)]
-        tell_observers(store, unit_id, span.table, span.number, span.address, values, report)
+        owe_observers(store, unit_id, span.table, span.number, span.address, values, report)
     return 0
 
 
-cdef int tell_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1:
-    """Tell the observers of values that were written one behind the other; `number` is the file's."""
+cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1:
+    """Have `tell_owed` tell of values that were written one behind the other; `number` is the file's."""
     cdef object place = address
     if table == FILE_RECORDS:
         place = (number, address)
     if table == COILS:
         values = [value != 0 for value in values]
-    for observer in store.observers:
-        try:
-            observer(unit_id, NAMES[table], place, list(values))
-        except (Exception, SystemExit) as error:
-            if report is not None:
-                report(f"the observer {observer!r} failed", error)
+    store.untold.append((unit_id, NAMES[table], place, values, report))
+    return 0
+
+
+cdef int tell_owed(ModbusServerContext store) except -1:
+    """Tell each observer of all writes in their order: where one causes a further one, all hear of that behind the one at hand."""
+    if store.telling:
+        return 0
+    store.telling = True
+    try:
+        while store.untold:
+            unit_id, table, place, values, report = store.untold.pop(0)
+            for observer in store.observers:
+                try:
+                    observer(unit_id, table, place, list(values))
+                except (Exception, SystemExit) as error:
+                    if report is not None:
+                        report(f"the observer {observer!r} failed", error)
+    finally:
+        store.telling = False
     return 0
 
 

@@ -20,7 +20,7 @@ from mbcore.control cimport (
 )
 from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
 from mbcore.execute cimport (
-    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, notify, value_of, writes,
+    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, notify, tell_owed, value_of, writes,
 )
 from mbcore.framer.base cimport CLOSE, DROP, FOUND, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
@@ -601,7 +601,8 @@ cdef class Session:
         """Tell of a write; of a broadcast, for each unit whose bit is set in `executed`."""
         cdef int unit_id = exchange.frame.unit_id
         if not exchange.broadcast:
-            return notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
+            notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
+            return tell_owed(self.store)
         for unit_id in range(256):
             # Not of one that the application has taken out since.
             if executed[unit_id >> 3] >> (unit_id & 7) & 1 and unit_id in self.store:
@@ -609,7 +610,7 @@ cdef class Session:
                     # Every unit has its own result.
                     exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)
                 notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
-        return 0
+        return tell_owed(self.store)
 
     cdef void trace_request(self) noexcept with gil:
         """Let the user's hook see the request, and go on with what it returns."""

@@ -116,7 +116,7 @@ class LoopCarrier:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped, or something went wrong in one."""
-        if self._loop is not None:
+        if self._loop is not None and not self._thread.elsewhere():
             self._loop.stop()
             self._end(reason.getErrorMessage())
 

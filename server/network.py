@@ -82,8 +82,9 @@ class LoopServer:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
-        self.loop.stop()
-        self._end()
+        if not self._thread.elsewhere():
+            self.loop.stop()
+            self._end()
 
     def logPrefix(self) -> str:
         """For Twisted's log."""

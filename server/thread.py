@@ -22,6 +22,7 @@ class _Loop(Protocol):
     def forked(self) -> bool: ...
     @property
     def over(self) -> bool: ...
+    def claim(self) -> bool: ...
     def knock(self) -> bool: ...
     def run(self) -> None: ...
 
@@ -66,7 +67,7 @@ class LoopThread:
         :param longest: seconds that it takes to send a reply, during which it hears nothing
         :raises RuntimeError: in a process that was forked from the one that serves
         """
-        if not self.begun:
+        if not self.begun and not self._loop.forked:
             return True
         self._deaf = None if self._loop.knock() else self._deaf or now
         return not self._loop.over and now - (self._deaf or now) <= DEAF + longest
@@ -91,6 +92,14 @@ class LoopThread:
             self._thread.join()
 
     def _start(self) -> None:
+        if not self._loop.claim():
+            self._told = True
+            _log.error(
+                "process %d has a server that was made before it was forked, and another process has begun to serve: make the server in the"
+                " process that is to serve",
+                os.getpid(),
+            )
+            return
         # From now on a fork of this process has a loop without a thread.
         running.add(self._loop)
         try:

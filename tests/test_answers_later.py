@@ -165,6 +165,34 @@ def test_a_write_that_is_confirmed_later_is_answered_and_observed_then():
     assert seen == [(1, "holding_registers", 1, [7, 8])]
 
 
+@pytest.mark.parametrize(
+    ("unit", "request_pdu", "told"),
+    [
+        (2, pdu("15 12 06 0001 0000 0001 0005 06 0001 0003 0001 0006"), [(2, (1, 0)), (2, (1, 3))]),
+        (0, pdu("05 0004 FF00"), [(1, 4), (2, 4)]),
+    ],
+    ids=["two places", "a broadcast"],
+)
+def test_a_write_that_an_observer_confirms_is_told_of_behind_the_one_before_it(unit, request_pdu, told):
+    """The first observer confirms it when it hears of the first part of another one."""
+    asked = Asked(later=("setValues",))
+    store = units(u1=image(hr=asked), u2=image(files={1: [0] * 9}))
+    late, other = (Session(ModbusSocketFramer, store, broadcast_enable=True) for _ in range(2))
+    late.wake = lambda: late.resume(1.1)
+    heard = [], []
+
+    def first(unit, _table, address, _values):
+        heard[0].append((unit, address))
+        if len(heard[0]) == 1:
+            asked.answer(None)
+
+    store.add_observer(first)
+    store.add_observer(lambda unit, _table, address, _values: heard[1].append((unit, address)))
+    assert late.receive(wrap_socket(pdu("06 0007 0001"), 1), 1.0) == b""
+    other.receive(wrap_socket(request_pdu, unit), 1.0)
+    assert heard == ([*told, (1, 7)],) * 2
+
+
 def test_addresses_that_are_refused_later_are_exception_02():
     asked = Asked(("validate",))
     session = Session(ModbusSocketFramer, one_unit(image(hr=asked)))

@@ -881,6 +881,30 @@ def test_what_a_late_answer_writes_is_heard_of_behind_what_was_written_before(se
     assert heard == [2, 1]
 
 
+def test_what_an_observer_has_confirmed_is_heard_of_behind_what_was_written_before(serve):
+    """It answers another one's write while the next observer has not heard of the first one, and nobody of the second one."""
+    asked = Asked(later=("setValues",))
+    served = serve(units(u1=image(hr=asked), u2=image(hr=block([0] * 3))))
+    heard = [], []
+
+    def first(unit, _table, _address, values):
+        heard[0].append((unit, *values))
+        if len(heard[0]) == 1:
+            asked.answer(None)
+
+    served.context.add_observer(first)
+    served.context.add_observer(lambda unit, _table, _address, values: heard[1].append((unit, *values)))
+    late, other = served.connect(), served.connect()
+    late.say(wrap_socket(write(1), 1))
+    served.attend_until(lambda: asked.calls)
+    for number in (2, 3):
+        other.say(wrap_socket(write(number), 2))
+        other.hear(12)
+    served.attend()
+    assert late.hear(12) == wrap_socket(write(1), 1)
+    assert heard == ([(2, 2), (2, 3), (1, 1)],) * 2
+
+
 def test_an_observer_that_wants_the_program_to_end_costs_nobody_an_answer(serve):
     """Its write is noted while a user's block, which stands before another one that is asked, has the turn."""
     slips = [KeyboardInterrupt()]
@@ -1086,6 +1110,11 @@ def test_an_end_does_not_wait_for_a_client_that_does_not_read(serve):
     served.join()
     served.attend()
     assert served.loop.count == 0
+
+
+def test_one_process_may_run_a_loop_and_asks_as_often_as_it_likes(serve):
+    loop = serve(start=False).loop
+    assert [loop.claim(), loop.claim(), loop.forked] == [True, True, False]
 
 
 def test_an_end_before_the_beginning(serve):

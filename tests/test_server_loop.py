@@ -518,4 +518,5 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, mon
     with monkeypatch.context() as patch:
         patch.setattr(served.carrier._thread, "_loop", Forked())
         served.carrier.doRead()
+        served.carrier.connectionLost(LOST)
     assert "was forked from one that serves and runs its reactor" in caplog.text

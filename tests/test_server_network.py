@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import select
 import socket
 import sys
@@ -385,6 +386,27 @@ def test_the_loop_begins_with_the_reactor(reactor):
     served.stop()
 
 
+def test_a_server_that_another_process_has_begun_to_serve(reactor, caplog):
+    reactor.running = False
+    served = Served(reactor)
+    [reader] = reactor.readers
+    child = os.fork()
+    if not child:
+        os._exit(0 if reader.loop.claim() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    reactor.running = True
+    reactor.advance(0)
+    reader.doRead()
+    assert not served.threads()
+    sentence = f"process {os.getpid()} has a server that was made before it was forked, and another process has begun to serve"
+    assert [sentence in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [True]
+    with pytest.raises(RuntimeError, match="and another process has it: start a server of its own in it"):
+        _ = served.handle.alive
+    served.handle.stop()
+    assert "did not close cleanly: process" in caplog.text
+    reactor.ports[-1].stopListening()
+
+
 def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
     reactor.running = False
     served = Served(reactor)
@@ -668,13 +690,16 @@ def test_twisted_carries_the_datagrams(reactor):
 
 @pytest.mark.parametrize("start", ["serve", "serve_udp"])
 def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(request, reactor, caplog, monkeypatch, start):
-    request.getfixturevalue(start)()
+    served = request.getfixturevalue(start)()
     [reader] = reactor.readers
     with monkeypatch.context() as patch:
         patch.setattr(reader._thread, "_loop", Forked())
         reader.doRead()
         reader.doRead()
+        reader.connectionLost(LOST)
     assert caplog.text.count("was forked from one that serves and runs its reactor") == 1
+    assert not reader.loop.over
+    assert served.handle.alive
 
 
 class Forked:
@@ -898,7 +923,7 @@ def test_a_fork_does_not_serve_and_says_so():
     said = run_python(FORKED).splitlines()
     assert said[0] == "[7]"
     assert said[-1] == "served [True, True]"
-    refusals = [line for line in said if "did not close cleanly: process" in line and "and the server stayed there: start a server" in line]
+    refusals = [line for line in said if "did not close cleanly: process" in line and "and another process has it: start a server" in line]
     assert {line[:3] for line in refusals} == {"TCP", "UDP"}
     assert len([line for line in said if "and runs its reactor: the server stayed there" in line]) == 2
     assert said.count("process ") == 2
@@ -927,6 +952,67 @@ reactor.run()
 
 def test_a_process_that_becomes_a_daemon_before_the_reactor_runs_serves():
     assert run_python(DAEMON) == ""
+
+
+PREFORKED = """
+import logging, os, signal, socket, sys
+from twisted.internet import reactor
+from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore.server import StartTcpServer
+
+class Block(ModbusSequentialDataBlock):
+    def getValues(self, address, count=1):
+        return list(os.getpid().to_bytes(4)) * (count // 4)
+
+context = ModbusServerContext(ModbusSlaveContext(hr=Block(0, [0] * 10), zero_mode=True))
+handle = StartTcpServer(context, address=("127.0.0.1", 0), defer_reactor_run=True)
+there, here = os.pipe()
+
+def begun():
+    try:
+        word = handle.alive
+    except RuntimeError as error:
+        word = str(error)
+    os.write(here, f"{os.getpid()} turns: {word}\\n".encode())
+
+children = [os.fork()]
+if children[0]:
+    children.append(os.fork())
+if not all(children):
+    signal.alarm(60)
+    logging.basicConfig(stream=os.fdopen(here, "w"), format="%(process)d says: %(message)s")
+    reactor.callWhenRunning(reactor.callLater, 0, begun)
+    reactor.run()
+os.close(here)
+lines = os.fdopen(there)
+left = len(children)
+while left:
+    line = lines.readline().replace(str(children[0]), "A").replace(str(children[1]), "B")
+    assert line, "a process has ended"
+    print(line, end="")
+    left -= " turns: " in line
+for _ in range(10):
+    with socket.create_connection(("127.0.0.1", handle.port), 30) as client:
+        client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0004"))
+        pid = int.from_bytes(client.recv(100)[10::2])
+        print("AB"[children.index(pid)], "answers")
+for child in children:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_of_processes_that_are_forked_before_the_reactor_runs_one_serves_and_the_others_say_so():
+    said = run_python(PREFORKED).splitlines()
+    serves = said[-1][0]
+    other = "AB".replace(serves, "")
+    assert said[-10:] == [f"{serves} answers"] * 10
+    assert f"{serves} turns: True" in said
+    [logged] = [line for line in said if "says" in line]
+    assert logged.startswith(f"{other} says: process {other} has a server that was made before it was forked, and another")
+    [begun] = [line for line in said if line.startswith(f"{other} turns: ")]
+    assert "and another process has it" in begun
+    assert len(said) == 13
 
 
 PROGRAM = """

@@ -12,7 +12,7 @@ FLAT = [Sample(50_000 + number, 24, 7) for number in range(24)]
 @pytest.mark.parametrize("seed", [1, 2], ids=["gated", "open"])
 def test_nothing_goes_wrong_in_a_storm(seed):
     """Two threads write and read 125 registers with one value, which clients read meanwhile: none is torn."""
-    assert storm(minutes=0.1, seed=seed, rounds=4, memory=False) == []
+    assert storm(minutes=0.1, seed=seed, rounds=4) == []
 
 
 def test_what_is_flat():
@@ -41,5 +41,5 @@ def test_memory_that_is_taken_in_the_beginning_is_flat():
 def test_what_the_server_holds_too_much_is_found(monkeypatch):
     samples = iter([*FLAT[:3], Sample(50_000, 25, 8)])
     monkeypatch.setattr(run, "at_rest", lambda server: next(samples))
-    faults = storm(minutes=0.01, seed=1, rounds=4, memory=False)
+    faults = storm(minutes=0.01, seed=1, rounds=4)
     assert faults == ["descriptors are not flat: [24, 24, 24, 25]", "threads are not flat: [7, 7, 7, 8]"]

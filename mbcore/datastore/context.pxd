@@ -59,6 +59,9 @@ cdef class ModbusServerContext:
     cdef dict contexts
     cdef readonly bint single
     cdef list observers
+    # writes that they have not been told of, and whether they are being told
+    cdef list untold
+    cdef bint telling
     cdef object context_of(self, int unit_id)
     cdef void note_observers(self) noexcept
     cdef object __weakref__

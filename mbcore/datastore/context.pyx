@@ -274,6 +274,7 @@ cdef class ModbusServerContext:
         memset(&self.units, 0, sizeof(self.units))
         self.contexts = {}
         self.observers = []
+        self.untold = []
 
     def __init__(self, slaves=None, single=True):
         self.single = single

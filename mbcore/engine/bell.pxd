@@ -19,9 +19,10 @@ cdef inline void ring(int bell) noexcept nogil:
     write(bell, &one, sizeof(one))
 
 
-cdef inline void hush(int bell) noexcept nogil:
+cdef inline bint hush(int bell) noexcept nogil:
+    # Whether it was rung.
     cdef uint64_t count
-    read(bell, &count, sizeof(count))
+    return read(bell, &count, sizeof(count)) > 0
 
 
 cdef inline bint unheard(int bell) noexcept nogil:

@@ -16,6 +16,8 @@ cdef class Loop:
     # rung to wake the loop, and to call Python
     cdef int to_loop
     cdef int to_python
+    # readable until a process has claimed the loop: of all that share it
+    cdef int claimable
     # Of both threads: written by `show`, read by `look`.
     cdef unsigned int stopping
     cdef unsigned int ended

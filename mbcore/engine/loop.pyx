@@ -34,13 +34,14 @@ cdef class Loop:
     """
 
     def __cinit__(self, *args, **kwargs):
-        self.to_loop = self.to_python = -1
+        self.to_loop = self.to_python = self.claimable = -1
         self.notes = Notes()
         self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.claimable = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __dealloc__(self):
-        for bell in (self.to_loop, self.to_python):
+        for bell in (self.to_loop, self.to_python, self.claimable):
             if bell >= 0:
                 close(bell)
 
@@ -67,6 +68,18 @@ cdef class Loop:
     def lost(self):
         """Values that observers were not told, because they were behind and there was no memory."""
         return self.notes.lost
+
+    def claim(self):
+        """Whether this process may run the loop: of those that were forked since it was made it is the first one's that asks.
+
+        In the others all methods but this one raise RuntimeError from then on.
+        """
+        if hush(self.claimable):
+            close(self.claimable)
+            self.claimable = -1
+        elif self.claimable >= 0:
+            self.leave_to_parent()
+        return not self.left
 
     def run(self):
         """Serve until :meth:`stop` is called, or what is served has gone; for a thread of its own."""
@@ -103,8 +116,8 @@ cdef class Loop:
             raise TypeError("this loop was made without __init__")
         if self.left:
             raise RuntimeError(
-                f"process {os.getpid()} was forked from one that serves, and the server stayed there: start a server of its own in it, or"
-                " start the other program with subprocess"
+                f"process {os.getpid()} was forked from the one that made this server, and another process has it: start a server of its own"
+                " in it, or start the other program with subprocess"
             )
         return 0
 

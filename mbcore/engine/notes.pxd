@@ -37,9 +37,6 @@ cdef class Notes:
     cdef value_t* taken
     cdef uint32_t taken_count
     cdef uint32_t taken_told
-    # observers are being told; and are to be told again of what has come meanwhile
-    cdef bint telling
-    cdef bint again
 
     cdef void write(self, Session session) noexcept nogil
     cdef void merge(self, Session session) noexcept nogil
@@ -47,7 +44,6 @@ cdef class Notes:
     cdef void put(self, uint64_t key, uint16_t value) noexcept nogil
     cdef bint grow(self) noexcept nogil
     cdef int tell(self, Session session) except -1
-    cdef int tell_all(self, Session session) except -1
     cdef int tell_note(self, Session session) except -1
     cdef void take(self) noexcept
     cdef int tell_taken(self, Session session) except -1

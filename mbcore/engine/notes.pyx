@@ -14,7 +14,7 @@ from cpython.pythread cimport (
 
 from mbcore.constants cimport MASK_WRITE_REGISTER
 from mbcore.engine.shared cimport look, show
-from mbcore.execute cimport next_span, register_at, span_t, tell_observers, value_in
+from mbcore.execute cimport next_span, owe_observers, register_at, span_t, tell_owed, value_in
 from mbcore.session cimport Session, exchange_t
 
 cdef enum:
@@ -55,17 +55,13 @@ cdef class Notes:
     cdef void write(self, Session session) noexcept nogil:
         """Note the write that `session` has stopped at."""
         cdef note_t* note = &self.ring[self.written % NOTES]
-        cdef exchange_t* exchange = &note.exchange
         # What comes behind something in the table goes there too.
         if look(&self.behind) or self.written - look(&self.told) == NOTES:
             self.merge(session)
             return
-        exchange[0] = session.exchange
+        note.exchange = session.exchange
         memcpy(note.executed, session.executed, sizeof(note.executed))
-        memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
-        if exchange.request.data != NULL:
-            exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
-        exchange.frame.pdu = note.pdu
+        take_pdu(note)
         show(&self.written, self.written + 1)
 
     cdef void merge(self, Session session) noexcept nogil:
@@ -126,24 +122,12 @@ cdef class Notes:
 
     cdef int tell(self, Session session) except -1:
         """Tell the observers of `session`'s store of all that is noted by now, each write once, whatever they raise."""
-        if self.telling:
-            # An observer has stopped the loop, which tells of the last writes: that is done behind this one.
-            self.again = True
-            return 0
-        self.telling = self.again = True
-        try:
-            while self.again:
-                self.again = False
-                self.tell_all(session)
-        finally:
-            self.telling = False
-        return 0
-
-    cdef int tell_all(self, Session session) except -1:
+        # A user's code may be in the midst of this, and want it done: as one has that stops the loop, or answers another request.
         cdef unsigned int last
+        tell_owed(session.store)
         self.tell_taken(session)
         last = look(&self.written)
-        while self.told != last:
+        while <int> (last - self.told) > 0:
             self.tell_note(session)
         PyThread_acquire_lock(self.lock, WAIT_LOCK)
         # What has come into the ring since was written before the table was begun; the bell has been rung for it.
@@ -157,12 +141,11 @@ cdef class Notes:
         return 0
 
     cdef int tell_note(self, Session session) except -1:
-        cdef note_t* note = &self.ring[self.told % NOTES]
-        try:
-            session.tell_observers(&note.exchange, note.executed)
-        finally:
-            show(&self.told, self.told + 1)
-        return 0
+        cdef note_t note = self.ring[self.told % NOTES]
+        take_pdu(&note)
+        # Not told twice, whatever observers raise.
+        show(&self.told, self.told + 1)
+        return session.tell_observers(&note.exchange, note.executed)
 
     cdef void take(self) noexcept:
         """Order what was taken from the table."""
@@ -185,15 +168,25 @@ cdef class Notes:
                 if first[i].key != first.key + i or first[i].stamp >> 16 != first.stamp >> 16:
                     break
                 values.append(first[i].stamp & 0xFFFF)
-            # Not told twice, whatever observers raise.
+            # As above.
             self.taken_told += <uint32_t> len(values)
-            tell_observers(
+            owe_observers(
                 session.store, <int> (first.key >> 40), <int> (first.key >> 32 & 0xFF), <int> (first.key >> 16 & 0xFFFF),
                 <int> (first.key & 0xFFFF), values, session.report,
             )
+            tell_owed(session.store)
         free(self.taken)
         self.taken, self.taken_count, self.taken_told = NULL, 0, 0
         return 0
+
+
+cdef void take_pdu(note_t* note) noexcept nogil:
+    """Have a note that was copied point into itself."""
+    cdef exchange_t* exchange = &note.exchange
+    memcpy(note.pdu, exchange.frame.pdu, exchange.frame.pdu_length)
+    if exchange.request.data != NULL:
+        exchange.request.data = note.pdu + (exchange.request.data - exchange.frame.pdu)
+    exchange.frame.pdu = note.pdu
 
 
 cdef uint32_t place_of(const value_t* values, uint32_t room, uint64_t key) noexcept nogil:

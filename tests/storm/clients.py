@@ -15,10 +15,10 @@ import time
 import tty
 
 from adu import wrap_rtu, wrap_socket
-from storm.server import BROKEN, COUNTED, LATER, PASSING, PLAIN, SAME, SAME_COUNT, SUM
+from storm.server import BROKEN, COUNTED, GUESTS, HOST, IDLE, LATER, MOST_PER_HOST, PASSING, PLAIN, SAME, SAME_COUNT, STRANGER, SUM
 
 PATIENCE = 30
-WORKERS = 6
+WORKERS = len(GUESTS)
 FAULTS = 5  # that are kept
 
 
@@ -27,9 +27,9 @@ class GoneError(Exception):
 
 
 class Client:
-    """One TCP connection of a storm."""
+    """One TCP connection of a storm. `host`: the address that it comes from."""
 
-    def __init__(self, port, rng, buffer=None):
+    def __init__(self, port, rng, buffer=None, host=HOST):
         self.rng = rng
         self.socket = socket.socket()
         if buffer:
@@ -37,7 +37,8 @@ class Client:
         self.socket.settimeout(PATIENCE)
         self.transaction = rng.randrange(0x10000)
         try:
-            self.socket.connect(("127.0.0.1", port))
+            self.socket.bind((host, 0))
+            self.socket.connect((HOST, port))
         except BaseException:
             self.socket.close()
             raise
@@ -98,6 +99,13 @@ class Client:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # not connected any more
             raise GoneError from error
+
+    def is_closed(self):
+        """Wait for the server to close the connection; whether it does so before it says anything."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
 
     def reset(self):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -351,6 +359,55 @@ def connect_and_go(port, rng):
             client.socket.close()
 
 
+def crowd_from_one_host(port, rng, host):
+    """More connections than one host may have: the one that was unused for longest goes, and no other."""
+    begun = time.monotonic()
+    used = []  # the one that was unused for longest first
+    with contextlib.ExitStack() as leaving:
+        try:
+            for _ in range(MOST_PER_HOST + rng.randrange(1, 6)):
+                used.append(leaving.enter_context(Client(port, rng, host=host)))
+                check_same(used[-1].ask(READ_SAME))
+                if len(used) > MOST_PER_HOST:
+                    assert used.pop(0).is_closed()
+                again = used.pop(rng.randrange(len(used)))
+                used.append(again)
+                check_same(again.ask(READ_SAME))
+            for client in used:
+                check_same(client.ask(READ_SAME))
+        except GoneError:
+            _check_silence(begun)
+
+
+def fall_silent(port, rng, host):
+    """Polls for longer than it may say nothing, then says nothing and is closed."""
+    with Client(port, rng, host=host) as client:
+        begun = last = time.monotonic()
+        try:
+            while last < begun + 1.5 * IDLE:
+                check_same(client.ask(READ_SAME))
+                last = time.monotonic()
+                time.sleep(rng.random() * IDLE / 4)
+        except GoneError:
+            _check_silence(last)
+        else:
+            assert client.is_closed()
+
+
+def _check_silence(last):
+    # A busy machine may have kept the client from speaking for so long, and the loop from looking at its clock for as long again.
+    assert time.monotonic() > last + IDLE / 2, "closed although it has just spoken"
+
+
+def come_uninvited(port, rng, gated):
+    """From a host that is not in the table of hosts."""
+    with Client(port, rng, host=STRANGER) as client:
+        if gated:
+            assert client.is_closed()
+        else:
+            check_same(client.ask(READ_SAME))
+
+
 class LineMaster:
     """Speaks on a serial line, a pseudo-terminal whose other end is `path`."""
 
@@ -420,10 +477,11 @@ class Storm:
 
     :param ports: those that the server has told
     :param line: a LineMaster, if a serial line is part of it
+    :param gated: the server has a table of hosts
     """
 
-    def __init__(self, ports, seed, line=None):
-        self._ports, self._line = ports, line
+    def __init__(self, ports, seed, line=None, gated=False):
+        self._ports, self._line, self._gated = ports, line, gated
         self._chances = [random.Random(f"{seed} {number}") for number in range(WORKERS + 1)]
         self._lock = threading.Lock()
         self.lives = 0
@@ -456,6 +514,12 @@ class Storm:
                     life = ask_over_rtu
                     with Client(self._ports["rtu-over-tcp"], rng) as client:
                         life(client)
+                elif rng.random() < 0.1:
+                    life = rng.choice((crowd_from_one_host, crowd_from_one_host, crowd_from_one_host, fall_silent))
+                    life(self._ports["limited"], rng, GUESTS[number])
+                elif rng.random() < 0.03:
+                    life = come_uninvited
+                    life(self._ports["tcp"], rng, self._gated)
                 else:
                     life = rng.choice(TCP)
                     with Client(self._ports["tcp"], rng, buffer=4096 if life is read_slowly else None) as client:

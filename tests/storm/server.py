@@ -6,9 +6,13 @@ can be seen from inside; when standard input ends it stops, and ends with 1 wher
 
 import json
 import logging
+import os
+import signal
 import struct
 import sys
 import threading
+import traceback
+import warnings
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -19,6 +23,9 @@ from mbcore.messages import ModbusRequest, ModbusResponse
 from mbcore.server import StartSerialServer, StartTcpServer, StartUdpServer, StopServer
 
 HOST = "127.0.0.1"
+# Hosts of whom each has a few connections only, and one that is not in the table of hosts.
+GUESTS = tuple(f"127.0.1.{number}" for number in range(1, 7))
+STRANGER = "127.0.2.1"
 CELLS = 2000
 # Registers that the application writes with one value, as many as one request reads.
 SAME, SAME_COUNT = 1000, 125
@@ -27,6 +34,12 @@ SUM = 0x64
 ANSWER_SECONDS = 0.02
 ANSWER_TIMEOUT = 0.5
 MOST_CONNECTIONS = 60
+# Of the server that is strict with its clients.
+MOST_PER_HOST = 4
+IDLE = 1.0
+# Turns of the application between two forks, and seconds that one may live.
+FORK_TURNS = 300
+FORK_LIFE = 30
 
 
 class SumResponse(ModbusResponse):
@@ -48,7 +61,12 @@ class SumRequest(ModbusRequest):
         self.address, self.count = struct.unpack(">HH", data[:4])
 
     def execute(self, context):
-        return SumResponse(sum(context.getValues(3, self.address, self.count)))
+        values = context.getValues(3, self.address, self.count)
+        if isinstance(values, Deferred):
+            # A broadcast is for the unit that answers later too.
+            values.addErrback(lambda _: None)
+            values = ()
+        return SumResponse(sum(values))
 
 
 class CountedBlock(ModbusSequentialDataBlock):
@@ -104,13 +122,24 @@ class Application:
         self.last = {}
         self.disorder = 0
         self.failures = []
+        self.forks = 0
+        self._handles = ()
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._write, self._read, self._replace)]
-        for thread in self._threads:
-            thread.start()
+        self._threads = []
+        for work in (self._write, self._read, self._replace):
+            self._begin(work)
+
+    def _begin(self, work):
+        self._threads.append(threading.Thread(target=self._guarded, args=(work,)))
+        self._threads[-1].start()
+
+    def fork_now_and_then(self, handles):
+        """Fork the process while it serves; `handles`: of its servers."""
+        self._handles = handles
+        self._begin(self._fork)
 
     def state(self):
-        return {name: getattr(self, name) for name in ("heard", "torn", "disorder", "turns", "failures")}
+        return {name: getattr(self, name) for name in ("heard", "torn", "disorder", "turns", "forks", "failures")}
 
     def end(self):
         self._over.set()
@@ -153,6 +182,34 @@ class Application:
         elif number % 20 == 19 and PASSING in self.context:
             del self.context[PASSING]
 
+    def _fork(self, number):
+        if number % FORK_TURNS:
+            return
+        child = os.fork()
+        if not child:
+            os._exit(self._in_fork())
+        _, status = os.waitpid(child, 0)
+        self.forks += 1
+        if status:
+            self.failures.append(f"a fork ends with {os.waitstatus_to_exitcode(status)}")
+
+    def _in_fork(self):
+        """A process that was forked: the image is whole, and the servers are the parent's; its exit code."""
+        signal.alarm(FORK_LIFE)
+        try:
+            assert len(set(self.plain.getValues(3, SAME, SAME_COUNT))) == 1, "a torn image"
+            for handle in self._handles:
+                refusal = ""
+                try:
+                    handle.alive  # noqa: B018
+                except RuntimeError as error:
+                    refusal = str(error)
+                assert "was forked from" in refusal, f"in a fork {handle} can be used: {refusal}"
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        return 0
+
 
 def main(order):
     # What clients make a user's blocks raise is reported, and of no interest; what goes wrong elsewhere is.
@@ -166,12 +223,16 @@ def main(order):
     globalLogPublisher.addObserver(notice)
     application = Application()
     if order["gated"]:
-        device.ModbusAccessControl().add(HOST)
+        for host in (HOST, *GUESTS):
+            device.ModbusAccessControl().add(host)
     options = {"custom_functions": [SumRequest], "answer_timeout": ANSWER_TIMEOUT, "defer_reactor_run": True, "engine": True}
     handles = {
         "tcp": StartTcpServer(application.context, address=(HOST, 0), max_connections=MOST_CONNECTIONS, **options),
         "rtu-over-tcp": StartTcpServer(application.context, address=(HOST, 0), framer=ModbusRtuFramer, **options),
     }
+    handles["limited"] = StartTcpServer(
+        application.context, address=(HOST, 0), max_connections_per_host=MOST_PER_HOST, idle_timeout=IDLE, **options
+    )
     handles["udp"] = StartUdpServer(application.context, address=(HOST, 0), **options)
     if order["line"]:
         handles["line"] = StartSerialServer(application.context, framer=ModbusRtuFramer, port=order["line"], baudrate=115200, **options)
@@ -183,6 +244,11 @@ def main(order):
 
     reactor.callWhenRunning(say, {name: handle.port for name, handle in handles.items()})
     reactor.callWhenRunning(threading.Thread(target=converse, daemon=True).start)
+    if order["forks"]:
+        # Newer Pythons warn of what is tried here.
+        warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
+        # After the loops have begun, with the reactor: until then they are nobody's.
+        reactor.callWhenRunning(reactor.callLater, 0, application.fork_now_and_then, tuple(handles.values()))
     reactor.run()
     application.end()
     state = application.state() | {"unexpected": unexpected}
