@@ -197,6 +197,7 @@ cdef int read_request(const uint8_t* pdu, int length, request_t* request) noexce
     elif function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER:
         request.address = get_u16(&reader)
         request.value = get_u16(&reader)
+        request.quantity = 1
         if reader.failed or left(&reader):
             return ILLEGAL_DATA_VALUE
         if function_code == WRITE_SINGLE_COIL and request.value != 0x0000 and request.value != 0xFF00:
@@ -232,6 +233,7 @@ cdef int read_request(const uint8_t* pdu, int length, request_t* request) noexce
         request.address = get_u16(&reader)
         request.and_mask = get_u16(&reader)
         request.or_mask = get_u16(&reader)
+        request.quantity = 1
         if reader.failed or left(&reader):
             return ILLEGAL_DATA_VALUE
     elif function_code == READ_FIFO_QUEUE:

@@ -39,8 +39,8 @@ ctypedef struct control_t:
     uint16_t event_count
     # a ring; `newest` is the index of the last one
     uint8_t events[64]
-    int newest
-    int logged
+    unsigned int newest
+    unsigned int logged
     # of 11 and 12: 0xFFFF while a program command runs
     uint16_t status
     uint16_t diagnostic_register

@@ -34,9 +34,9 @@ cdef void add_event(control_t* control, uint8_t event) noexcept nogil:
 cdef int copy_events(const control_t* control, uint8_t* out) noexcept nogil:
     """Copy the log, newest first; returns how many."""
     cdef int i
-    for i in range(control.logged):
+    for i in range(<int> control.logged):
         out[i] = control.events[(control.newest - i + MAX_EVENTS) % MAX_EVENTS]
-    return control.logged
+    return <int> control.logged
 
 
 cdef void clear_counters(control_t* control) noexcept nogil:

@@ -79,8 +79,6 @@ cdef int execute_on_table(unit_t* unit, const request_t* request, response_t* re
     cdef int64_t index, write_index
     if image == NULL:
         return EXECUTE_IN_PYTHON
-    if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == MASK_WRITE_REGISTER:
-        quantity = 1
     index = find(unit, image, request.address, quantity)
     if index < 0:
         return ILLEGAL_DATA_ADDRESS
@@ -400,8 +398,6 @@ cdef uint16_t register_from(object value) except? 0xFFFF:
 cdef int call(Dialogue dialogue, const request_t* request, response_t* response, uint8_t* data) except -1:
     cdef uint8_t function_code = request.function_code
     cdef int address = request.address, quantity = request.quantity
-    if function_code == WRITE_SINGLE_COIL or function_code == WRITE_SINGLE_REGISTER or function_code == MASK_WRITE_REGISTER:
-        quantity = 1
     if address + quantity > WIRE_ADDRESSES or not dialogue.validate(function_code, address, quantity):
         return ILLEGAL_DATA_ADDRESS
     if READ_COILS <= function_code <= READ_INPUT_REGISTERS:

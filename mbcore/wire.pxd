@@ -3,8 +3,8 @@
 # A reader or writer that meets its end says so once, in `failed`, and then yields zeros or writes nothing: a caller checks once, after
 # a group of fields.
 
-from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memmove
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy, memmove
 
 ctypedef struct reader_t:
     const uint8_t* at
@@ -47,6 +47,46 @@ cdef inline uint16_t load_u16(const uint8_t* data) noexcept nogil:
 cdef inline void store_u16(uint8_t* data, uint16_t value) noexcept nogil:
     data[0] = <uint8_t> (value >> 8)
     data[1] = <uint8_t> (value & 0xFF)
+
+
+cdef inline void store_u16s(uint8_t* data, const uint16_t* values, size_t count) noexcept nogil:
+    # Four at a time: the most of what a read of many registers costs. `data` need not be aligned.
+    cdef uint64_t four
+    cdef size_t i = 0
+    if is_little_endian():
+        while i + 4 <= count:
+            memcpy(&four, values + i, sizeof(four))
+            four = swapped(four)
+            memcpy(data + 2 * i, &four, sizeof(four))
+            i += 4
+    while i < count:
+        store_u16(data + 2 * i, values[i])
+        i += 1
+
+
+cdef inline void load_u16s(uint16_t* values, const uint8_t* data, size_t count) noexcept nogil:
+    cdef uint64_t four
+    cdef size_t i = 0
+    if is_little_endian():
+        while i + 4 <= count:
+            memcpy(&four, data + 2 * i, sizeof(four))
+            four = swapped(four)
+            memcpy(values + i, &four, sizeof(four))
+            i += 4
+    while i < count:
+        values[i] = load_u16(data + 2 * i)
+        i += 1
+
+
+cdef inline bint is_little_endian() noexcept nogil:
+    # Known to the compiler.
+    cdef uint16_t one = 1
+    return (<const uint8_t*> &one)[0]
+
+
+cdef inline uint64_t swapped(uint64_t four) noexcept nogil:
+    # The bytes of each of four words.
+    return (four & <uint64_t> 0x00FF00FF00FF00FF) << 8 | (four >> 8) & <uint64_t> 0x00FF00FF00FF00FF
 
 
 cdef inline uint16_t get_u16(reader_t* reader) noexcept nogil:

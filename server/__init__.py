@@ -1,17 +1,15 @@
 """Modbus servers on Twisted: protocols, factories and the functions that start and stop them.
 
 Pure Python; what a request means is decided in the compiled rooms below. ``from mbcore.server import StartTcpServer``.
+A name's module is loaded when the name is first asked for: whoever wants a module below alone, as the command line's tools for boards do,
+does not wait for Twisted.
 """
 
 if __name__ != "mbcore.server":
     raise ImportError("this folder is imported as mbcore.server: install mbcore and write `import mbcore.server`, not `import server`")
 
-from .factory import ModbusServerFactory
-from .options import IgnoredKeywordWarning
-from .running import RunningServer, StopServer
-from .start import StartSerialServer, StartTcpServer, StartTlsServer, StartUdpServer
-from .tcp import ModbusTcpProtocol
-from .udp import ModbusUdpProtocol
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = [
     "IgnoredKeywordWarning",
@@ -25,3 +23,30 @@ __all__ = [
     "StartUdpServer",
     "StopServer",
 ]
+
+if TYPE_CHECKING:
+    from .factory import ModbusServerFactory
+    from .options import IgnoredKeywordWarning
+    from .running import RunningServer, StopServer
+    from .start import StartSerialServer, StartTcpServer, StartTlsServer, StartUdpServer
+    from .tcp import ModbusTcpProtocol
+    from .udp import ModbusUdpProtocol
+else:
+    _MODULES = {
+        "factory": ["ModbusServerFactory"],
+        "options": ["IgnoredKeywordWarning"],
+        "running": ["RunningServer", "StopServer"],
+        "start": ["StartSerialServer", "StartTcpServer", "StartTlsServer", "StartUdpServer"],
+        "tcp": ["ModbusTcpProtocol"],
+        "udp": ["ModbusUdpProtocol"],
+    }
+
+    def __getattr__(name):
+        for module, names in _MODULES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

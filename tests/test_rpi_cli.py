@@ -140,12 +140,21 @@ def test_an_adapter_that_is_not_plugged_in_is_an_error_at_run_time(board, run):
 
 @pytest.mark.parametrize("line", ["serve rtu /dev/null", "serve tcp 127.0.0.1 -p 1 -x", "read tcp 127.0.0.1 -p 1"])
 def test_who_wants_no_board_imports_none(line):
-    program = "import sys; from mbcore import cli; cli.main(sys.argv[1:]); print([name for name in sys.modules if 'mbcore.rpi' in name])"
+    assert loaded_by(line, "mbcore.rpi") == []
+
+
+@pytest.mark.parametrize("line", ["hats", "ports", "doctor --port /dev/null", "service show plant", "read tcp 127.0.0.1 -p 1"])
+def test_who_starts_no_server_does_not_wait_for_twisted(line):
+    assert loaded_by(line, "twisted") == []
+
+
+def loaded_by(line, package):
+    """The modules of a package that a command has imported at its end."""
+    loaded = "[name for name in sys.modules if sys.argv[1] in name]"
+    program = f"import json, sys; from mbcore import cli; cli.main(sys.argv[2:]); print(); print(json.dumps({loaded}))"
     environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
-    said = subprocess.run(
-        [sys.executable, "-P", "-c", program, *line.split()], env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    assert said == "[]\n"
+    command = [sys.executable, "-P", "-c", program, package, *line.split()]
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 # ---- service ----

@@ -253,6 +253,16 @@ def test_a_framer_that_is_not_loaded_yet_is_there_for_all_who_look(package):
         assert [text for text in shown if text not in printed] == []
 
 
+def test_a_server_that_is_not_loaded_yet_is_there_for_all_who_look():
+    looks = {
+        "import sys, mbcore.server as s; print('twisted' in sys.modules, s.StartTcpServer.__module__, hasattr(s, 'StartCanServer'))":
+            "False mbcore.server.start False",
+        "from mbcore.server import *; print(set(__import__('mbcore.server').server.__all__) - set(dir()))": "set()",
+        "import mbcore.server as s; print(set(s.__all__) - set(dir(s)), s.StopServer is s.StopServer)": "set() True",
+    }
+    assert {program: run_python(program).strip() for program in looks} == looks
+
+
 def test_a_hook_can_be_called_or_is_refused():
     assert check_hook("trace_pdu", None) is None
     assert check_hook("trace_pdu", print) is print

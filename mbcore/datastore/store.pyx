@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from mbcore.lock cimport lock_image, unlock_image
-from mbcore.wire cimport load_u16, store_u16
+from mbcore.wire cimport load_u16s, store_u16s
 
 from mbcore.datastore.views import MappingView, SequenceView
 from mbcore.errors import ConfigurationError, NotImplementedException, ParameterException
@@ -51,17 +51,11 @@ cdef int64_t locate(const image_t* image, uint32_t address, uint32_t quantity) n
 
 
 cdef void load_registers(const image_t* image, int64_t index, uint32_t quantity, uint8_t* wire) noexcept nogil:
-    cdef const uint16_t* words = image.words + index
-    cdef uint32_t i
-    for i in range(quantity):
-        store_u16(wire + 2 * i, words[i])
+    store_u16s(wire, image.words + index, quantity)
 
 
 cdef void store_registers(image_t* image, int64_t index, uint32_t quantity, const uint8_t* wire) noexcept nogil:
-    cdef uint16_t* words = image.words + index
-    cdef uint32_t i
-    for i in range(quantity):
-        words[i] = load_u16(wire + 2 * i)
+    load_u16s(image.words + index, wire, quantity)
 
 
 cdef void load_bits(const image_t* image, int64_t index, uint32_t quantity, uint8_t* wire) noexcept nogil:

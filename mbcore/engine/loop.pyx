@@ -15,6 +15,7 @@ from posix.unistd cimport close
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
+from mbcore.engine.schedule cimport take_short_slices
 from mbcore.engine.shared cimport look, show
 from mbcore.session cimport PYTHON, WAIT, Session
 
@@ -86,6 +87,7 @@ cdef class Loop:
         running.add(self)
         try:
             with nogil:
+                take_short_slices()
                 self.serve()
                 show(&self.ended, True)
                 ring(self.to_python)

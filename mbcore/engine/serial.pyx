@@ -18,6 +18,7 @@ from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
 )
 from mbcore.engine.loop cimport Loop
+from mbcore.engine.schedule cimport take_priority
 from mbcore.engine.shared cimport look, show
 from mbcore.line cimport CHUNK, LineSession
 from mbcore.session cimport FED, OBSERVE, WAIT
@@ -33,17 +34,6 @@ cdef extern from "<poll.h>" nogil:
     const short POLLHUP
     const short POLLNVAL
     int ppoll(pollfd* fds, unsigned long count, const timespec* timeout, const void* signals)
-
-cdef extern from "<sched.h>" nogil:
-    struct sched_param:
-        int sched_priority
-    const int SCHED_FIFO
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef unsigned long pthread_t
-    pthread_t pthread_self()
-    # The C library of Alpine has no sched_setscheduler.
-    int pthread_setschedparam(pthread_t thread, int policy, const sched_param* parameters)
 
 cdef extern from "<termios.h>" nogil:
     const int TCOFLUSH
@@ -174,14 +164,12 @@ cdef class SerialLoop(Loop):
     # ---- in the loop's thread, without the GIL ----------------------------------------------------------------------------------------
 
     cdef void serve(self) noexcept nogil:
-        cdef sched_param parameters
         cdef uint8_t[CHUNK] chunk
         cdef short events
         cdef double then
         cdef int fed
         if self.priority:
-            parameters.sched_priority = self.priority
-            self.schedule_error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameters)
+            self.schedule_error = take_priority(self.priority)
             if self.schedule_error:
                 ring(self.to_python)
         while not look(&self.stopping) and not self.error:

@@ -7,6 +7,7 @@ machine's kernel gets to run a shell script in its place that calls qemu.
 import os
 import shlex
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,14 @@ class System:
         said = run(python, "-c", "import sys; print(sys.executable, *sys.version_info[:2], sep=' ')")
         if said.split() != [str(python), *self.python.split(".")]:
             raise FailedError(f"{self.name}: its Python does not start as {python}: {said}")
+
+
+def own_terminals() -> list[str]:
+    """What starts a command that shares no pseudo-terminal with any other; empty where this machine's kernel does not let us."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    mount = "mount -t devpts devpts /dev/pts -o newinstance,ptmxmode=0666,mode=620 && mount --bind /dev/pts/ptmx /dev/ptmx"
+    prefix = [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    return prefix if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0 else []
 
 
 def need(program: str) -> str:

@@ -1,0 +1,66 @@
+"""How the kernel schedules the thread of a compiled loop."""
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+import threading
+
+import pytest
+
+from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer
+from mbcore.engine.tcp import TcpLoop
+from mbcore.session import Session
+
+# sched_getattr, by the machine's name and the size of a pointer.
+NUMBERS = {("x86_64", 8): 315, ("aarch64", 8): 275, ("riscv64", 8): 275, ("armv7l", 4): 381, ("armv6l", 4): 381}
+LINUX = tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2] if number.isdigit())
+
+
+def schedule_of(thread_id):
+    """Policy, nice value and slice in nanoseconds."""
+    number = NUMBERS.get((platform.machine(), ctypes.sizeof(ctypes.c_void_p)))
+    if number is None:
+        pytest.skip(f"no number of sched_getattr for {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = ctypes.create_string_buffer(48)
+    if libc.syscall(number, thread_id, attributes, 48, 0):
+        pytest.skip(f"sched_getattr is refused: {os.strerror(ctypes.get_errno())}")
+    _, policy, _, nice, _, runtime, _, _ = struct.unpack("=IIQiIQQQ", attributes.raw)
+    return policy, nice, runtime
+
+
+def schedule_in_a_loop(policy=None):
+    """The schedule of a loop's thread while it serves; ``policy`` is the thread's own before that."""
+    context = ModbusServerContext(slaves=ModbusSlaveContext(), single=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 10)
+
+        def run():
+            if policy is not None:
+                os.sched_setscheduler(0, policy, os.sched_param(0))
+            loop.run()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            with socket.create_connection(listener.getsockname(), timeout=30) as client:
+                client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0001"))
+                assert client.recv(100) == bytes.fromhex("0001 0000 0005 01 03 02 0000")
+                return schedule_of(thread.native_id)
+        finally:
+            loop.stop()
+            thread.join(30)
+
+
+@pytest.mark.skipif(LINUX < (6, 12), reason="before Linux 6.12 no thread of the normal schedule has a slice of its own")
+def test_a_loop_has_short_slices_and_keeps_the_rest():
+    policy, nice, _ = schedule_of(threading.get_native_id())
+    assert schedule_in_a_loop() == (policy, nice, 100_000)
+
+
+def test_a_schedule_that_somebody_has_chosen_stays():
+    policy, nice, _ = schedule_in_a_loop(os.SCHED_BATCH)
+    assert (policy, nice) == (os.SCHED_BATCH, os.nice(0))
