@@ -870,6 +870,31 @@ def test_a_reactor_that_nobody_runs_serves_when_it_turns():
     assert run_python(ITERATED) == "True 0001000000050103020000\n"
 
 
+CRASHED = """
+import socket, threading
+from twisted.internet import reactor
+from mbcore.server import StartTcpServer
+
+handle = StartTcpServer(address=("127.0.0.1", 0), defer_reactor_run=True)
+
+def ask(client):
+    client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0001"))
+    return client.recv(100).hex()
+
+with socket.create_connection(("127.0.0.1", handle.port), 30) as client:
+    reactor.callWhenRunning(reactor.callLater, 0, lambda: (print(ask(client)), reactor.crash()))
+    reactor.run()
+    print(ask(client), reactor.running)
+    handle.stop()
+    print(client.recv(100), threading.active_count())
+"""
+
+
+def test_a_reactor_that_crashes_leaves_a_loop_that_serves_until_it_is_stopped():
+    answer = "0001000000050103020000"
+    assert run_python(CRASHED) == f"{answer}\n{answer} False\nb'' 1\n"
+
+
 # ---- processes ------------------------------------------------------------------------------------------------------------------------
 
 FORKED = """
