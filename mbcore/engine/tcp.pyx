@@ -353,7 +353,7 @@ cdef class TcpLoop(NetworkLoop):
                 # Descriptors have run out, for example: the kernel would say so again and again.
                 self.note_refusal(now)
                 break
-        if self.made.count() < FEW and not self.spare_count:
+        if self.made.count() + self.spare_count < FEW:
             self.want_sessions()
 
     cdef bint full(self) noexcept nogil:
