@@ -240,6 +240,8 @@ def main(order):
     def converse():
         for _ in sys.stdin:
             say(application.state())
+        # First: a fork finds servers that are not stopped.
+        application.end()
         StopServer()
 
     reactor.callWhenRunning(say, {name: handle.port for name, handle in handles.items()})
@@ -250,7 +252,6 @@ def main(order):
         # After the loops have begun, with the reactor: until then they are nobody's.
         reactor.callWhenRunning(reactor.callLater, 0, application.fork_now_and_then, tuple(handles.values()))
     reactor.run()
-    application.end()
     state = application.state() | {"unexpected": unexpected}
     say(state)
     return int(bool(state["torn"] or state["disorder"] or state["failures"] or unexpected))
