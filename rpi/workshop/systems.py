@@ -11,9 +11,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .tools import BUILD, FailedError, run, say
+from .tools import BUILD, TREE, WHEELS, FailedError, run, say
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+
+WHEEL_OF = {
+    "arm64": (WHEELS, "mbcore-*_aarch64.whl"),
+    "armhf": (WHEELS, "mbcore-*_armv7l.whl"),
+    "armel": (BUILD / "armel", "mbcore-*_armv6l.whl"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,14 @@ class System:
         said = run(python, "-c", "import sys; print(sys.executable, *sys.version_info[:2], sep=' ')")
         if said.split() != [str(python), *self.python.split(".")]:
             raise FailedError(f"{self.name}: its Python does not start as {python}: {said}")
+
+
+def the_wheel(system: System) -> Path:
+    folder, pattern = WHEEL_OF[system.architecture]
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise FailedError(f"there is not one wheel for {system.architecture} in {folder.relative_to(TREE)}: run rpi/build-wheels")
+    return found[0]
 
 
 def own_terminals() -> list[str]:
