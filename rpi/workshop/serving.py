@@ -1,7 +1,6 @@
 """Whether an installation in an emulated system serves: its demo unit, over TCP, read by mbpoll of this machine."""
 
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -27,12 +26,10 @@ def bare_path(folder: Path, root: Path, python: str) -> Path:
 
 def poll(program: Path, environment: dict[str, str], log: Path) -> None:
     """Have a `mbcore` serve there, and read from here."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [program, "serve", "tcp", "127.0.0.1", "-p", str(port)]
+    command = [program, "serve", "tcp", "127.0.0.1", "-p", "0"]
     with log.open("w") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT) as server:
         try:
-            wait_until_open(port, server, log)
+            port = port_of(server, log)
             answer = run(need("mbpoll"), "-m", "tcp", "-p", port, "-a", "1", "-0", "-r", "0", "-c", "6", "-1", "127.0.0.1")
         finally:
             server.terminate()
@@ -42,11 +39,12 @@ def poll(program: Path, environment: dict[str, str], log: Path) -> None:
     say(f"mbpoll has read {', '.join(value for _, value in values)}")
 
 
-def wait_until_open(port: int, server: subprocess.Popen, log: Path) -> None:
+def port_of(server: subprocess.Popen, log: Path) -> str:
+    """What the kernel has given to a server, which says so when it listens."""
     limit = time.monotonic() + PATIENCE
     while time.monotonic() < limit and server.poll() is None:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        said = re.search(r" on tcp 127\.0\.0\.1:(\d+)\n", log.read_text())
+        if said:
+            return said[1]
         time.sleep(0.2)
     raise FailedError(f"the server does not listen:\n{log.read_text()}")
