@@ -55,6 +55,9 @@ class System:
             if not (folder / name).exists():
                 (folder / name).symlink_to(f"usr/{name}")
         self._wrap_python(folder)
+        # Of the pip that ensurepip installs: qemu's prefix is not in front of every path, of listxattr's for one.
+        for settings in (folder / "usr" / "lib" / f"python{self.python}").glob("_sysconfigdata__*.py"):
+            settings.write_text(settings.read_text().replace("'/usr/share/python-wheels/'", f"'{folder}/usr/share/python-wheels/'"))
         stamp.write_text(" ".join(packages))
         return folder
 
