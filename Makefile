@@ -6,8 +6,9 @@
 # make storm   30 minutes of every kind of client over the compiled loops (ARGS goes to tests/storm/run.py; --sanitize address, thread)
 # make wheel   sdist and wheel into dist/
 # make wheels-arm    wheels for every Pi into dist/pi/, cross-built, checked, built a second time and compared
-# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6)
-# make pi-in-the-loop   an emulated board with the ARM wheel, polled over its UART (ARGS=raspi3b: that board)
+# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6, and the slow tests)
+# make test-install  every way of docs/install.md in emulated Debian systems
+# make pi-in-the-loop   emulated boards with the ARM wheel, polled over their UART (ARGS=virt: that board)
 # make bundle        archives for boards without a network into dist/pi/; test-bundle installs one in an emulated system
 # make clean   remove all that was built, .venv too
 #
@@ -21,7 +22,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
 	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
-.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle pi-in-the-loop clean
+.PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle test-install pi-in-the-loop clean
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/mbcore serve
@@ -64,13 +65,17 @@ test-arm:
 
 test-arm-all:
 	$(PYTHON) rpi/build-wheels armel
-	$(PYTHON) rpi/test-wheels $(ARGS) bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel
+	$(PYTHON) rpi/test-wheels --all $(ARGS) bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel
 
 bundle:
 	$(PYTHON) rpi/bundle $(ARGS)
 
 test-bundle:
 	$(PYTHON) rpi/test-bundle $(ARGS)
+
+test-install:
+	$(PYTHON) rpi/test-install $(ARGS)
+	$(PYTHON) rpi/test-bundle bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64
 
 clean:
 	rm -rf $(VENV) build dist mbcore.egg-info

@@ -332,7 +332,11 @@ addressed_line = pytest.mark.parametrize("line", [name for name in LINES if name
 serial_line = pytest.mark.parametrize("line", [name for name in LINES if name.endswith("-serial")])
 
 
+RUN_SECONDS = 60
+
+
 def run_python(program: str) -> str:
     """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is."""
     place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
-    return subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, timeout=60, env=place).stdout
+    command = [sys.executable, "-P", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=place).stdout

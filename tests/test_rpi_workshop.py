@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adu import run_python
 
 RPI = Path(__file__).resolve().parents[1] / "rpi"
 sys.path[:0] = [str(RPI), str(RPI / "emulated")]
@@ -79,6 +80,12 @@ def test_a_wheel_depends_on_nothing_but_its_content(tmp_path):
 @pytest.mark.parametrize(("count", "most", "kept"), [(0, 3, []), (2, 3, [0, 1]), (3, 3, [0, 1, 2]), (10, 3, [0, 4, 9]), (10, 1, [0])])
 def test_cases_are_thinned_evenly(count, most, kept):
     assert thinned(list(range(count)), most) == kept
+
+
+def test_of_generated_examples_a_tenth_is_tried():
+    asked = "print(*[hypothesis.settings(**words).max_examples for words in ({'max_examples': 400}, {'max_examples': 5}, {})])"
+    path = f"sys.path.insert(0, {str(RPI / 'emulated')!r})"
+    assert run_python(f"import sys, hypothesis; {path}; import emulated_suite as s; s.try_fewer_examples(); {asked}") == "40 1 100\n"
 
 
 def test_what_the_emulator_cannot_do_is_left_out_by_name():

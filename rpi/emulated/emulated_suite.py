@@ -1,8 +1,8 @@
 """What of the suite runs under emulation, as a plugin of pytest: `-p emulated_suite`, with PYTHONPATH at this folder.
 
 Of a parametrised test the first case, the middle one and the last run (of one that is marked live, the first), so that every test of every
-room does: emulated, one takes ten times as long. With MBCORE_EMULATED=all every case runs. What the emulator can't do is left out by
-name.
+room does: emulated, one takes ten times as long. Of hypothesis' examples a tenth is tried. With MBCORE_EMULATED=all every case runs, with
+every example. What the emulator can't do is left out by name.
 """
 
 import os
@@ -10,8 +10,10 @@ import sys
 from collections import Counter
 from fnmatch import fnmatch
 
+import hypothesis
 import pytest
 
+EVERY_CASE = os.environ.get("MBCORE_EMULATED") == "all"
 CASES = 3
 SLOWER = 10
 # In the others PATIENCE is none of the real clock's.
@@ -22,6 +24,8 @@ _WHY = pytest.StashKey[Counter]()
 LEFT_OUT = {
     "tests/test_house.py::*": "reads the sources, runs nothing",
     "tests/test_bench.py::*": "benchmarks are compiled for and run on this machine",
+    "tests/test_context.py::test_a_context_with_default_blocks_costs*": "the memory that it would measure is the emulator's",
+    "tests/test_cli.py::test_signal_stops_within_a_second*": "a second is that of a real machine",
 }
 FIXTURES = {"shim": "the library that records system calls is compiled for this machine and can't be loaded there"}
 FIXTURES["systemd_analyze"] = "it judges a file, and needs not be there for that"
@@ -29,13 +33,27 @@ FIXTURES["systemd_analyze"] = "it judges a file, and needs not be there for that
 
 def pytest_configure(config):
     config.stash[_WHY] = Counter()
+    # Both before the tests are imported, which ask for so many.
+    hypothesis.settings.register_profile("emulated", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("emulated")
+    if not EVERY_CASE:
+        try_fewer_examples()
+
+
+def try_fewer_examples():
+    whole = hypothesis.settings.__init__
+
+    def fewer(self, *words, max_examples=None, **more):
+        whole(self, *words, **more, **({} if max_examples is None else {"max_examples": max(1, max_examples // SLOWER)}))
+
+    hypothesis.settings.__init__ = fewer
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_generate_tests(metafunc):
     """Drop cases before they become tests: to collect all of them takes minutes there."""
     yield
-    if os.environ.get("MBCORE_EMULATED") != "all":
+    if not EVERY_CASE:
         cases = metafunc._calls
         chosen = thinned(cases, 1 if metafunc.definition.get_closest_marker("live") else CASES)
         metafunc.config.stash[_WHY]["more cases of a test that runs"] += len(cases) - len(chosen)
@@ -55,6 +73,8 @@ def be_patient():
     for name, module in list(sys.modules.items()):
         if name == "conftest":
             module.LIVE_SECONDS *= SLOWER
+        elif name == "adu":
+            module.RUN_SECONDS *= SLOWER
         elif name.startswith(("live.", *LIVE_TESTS)) and hasattr(module, "PATIENCE"):
             module.PATIENCE *= SLOWER
 

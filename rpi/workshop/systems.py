@@ -11,9 +11,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .tools import BUILD, FailedError, run, say
+from .tools import BUILD, TREE, WHEELS, FailedError, run, say
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+
+WHEEL_OF = {
+    "arm64": (WHEELS, "mbcore-*_aarch64.whl"),
+    "armhf": (WHEELS, "mbcore-*_armv7l.whl"),
+    "armel": (BUILD / "armel", "mbcore-*_armv6l.whl"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class System:
             if not (folder / name).exists():
                 (folder / name).symlink_to(f"usr/{name}")
         self._wrap_python(folder)
+        # Of the pip that ensurepip installs: qemu's prefix is not in front of every path, of listxattr's for one.
+        for settings in (folder / "usr" / "lib" / f"python{self.python}").glob("_sysconfigdata__*.py"):
+            settings.write_text(settings.read_text().replace("'/usr/share/python-wheels/'", f"'{folder}/usr/share/python-wheels/'"))
         stamp.write_text(" ".join(packages))
         return folder
 
@@ -73,6 +82,14 @@ class System:
         said = run(python, "-c", "import sys; print(sys.executable, *sys.version_info[:2], sep=' ')")
         if said.split() != [str(python), *self.python.split(".")]:
             raise FailedError(f"{self.name}: its Python does not start as {python}: {said}")
+
+
+def the_wheel(system: System) -> Path:
+    folder, pattern = WHEEL_OF[system.architecture]
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise FailedError(f"there is not one wheel for {system.architecture} in {folder.relative_to(TREE)}: run rpi/build-wheels")
+    return found[0]
 
 
 def own_terminals() -> list[str]:
