@@ -76,6 +76,8 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+# The compiled loops ask for short slices.
+SystemCallFilter=sched_setattr
 SystemCallErrorNumber=EPERM
 
 [Install]

@@ -33,20 +33,29 @@ if TYPE_CHECKING:
     from .udp import ModbusUdpProtocol
 else:
     _MODULES = {
-        "factory": ["ModbusServerFactory"],
-        "options": ["IgnoredKeywordWarning"],
-        "running": ["RunningServer", "StopServer"],
-        "start": ["StartSerialServer", "StartTcpServer", "StartTlsServer", "StartUdpServer"],
-        "tcp": ["ModbusTcpProtocol"],
-        "udp": ["ModbusUdpProtocol"],
+        "IgnoredKeywordWarning": "options",
+        "ModbusServerFactory": "factory",
+        "ModbusTcpProtocol": "tcp",
+        "ModbusUdpProtocol": "udp",
+        "RunningServer": "running",
+        "StartSerialServer": "start",
+        "StartTcpServer": "start",
+        "StartTlsServer": "start",
+        "StartUdpServer": "start",
+        "StopServer": "running",
     }
 
     def __getattr__(name):
-        for module, names in _MODULES.items():
-            if name in names:
-                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-                return found
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            return found
+        # mbcore.server.tcp is there without an import of its own.
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -60,7 +60,7 @@ class LoopServer:
     def close(self) -> Deferred[None] | None:
         """Close the port and all connections; the Deferred fires when the port is free.
 
-        :raises RuntimeError: in a process that was forked from the one that serves
+        :raises RuntimeError: where another process serves
         """
         self.loop.stop()
         self._end()

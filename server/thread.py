@@ -19,7 +19,7 @@ DEAF = 5.0
 
 class _Loop(Protocol):
     @property
-    def forked(self) -> bool: ...
+    def elsewhere(self) -> bool: ...
     @property
     def over(self) -> bool: ...
     def claim(self) -> bool: ...
@@ -48,6 +48,7 @@ class LoopThread:
         """Run the loop, now or when the reactor begins.
 
         :raises RuntimeError: when the system gives no more threads
+        :raises OSError: when it gives no more descriptors, to a fork of the process that has made the loop
         """
         if self._reactor.running:
             self._start()
@@ -65,23 +66,24 @@ class LoopThread:
 
         :param now: seconds of the reactor's clock
         :param longest: seconds that it takes to send a reply, during which it hears nothing
-        :raises RuntimeError: in a process that was forked from the one that serves
+        :raises RuntimeError: where another process serves
         """
-        if not self.begun and not self._loop.forked:
+        if not self.begun and not self._loop.elsewhere:
             return True
         self._deaf = None if self._loop.knock() else self._deaf or now
         return not self._loop.over and now - (self._deaf or now) <= DEAF + longest
 
     def elsewhere(self) -> bool:
-        """Whether this process is a fork of the one that serves, where nothing is to be done; the log says so once."""
-        if self._loop.forked and not self._told:
+        """Whether another process serves, and nothing is to be done in this one; the log says so once."""
+        elsewhere = self._loop.elsewhere
+        if elsewhere and not self._told:
             self._told = True
             _log.error(
-                "process %d was forked from one that serves and runs its reactor: the server stayed there; start a server of its own in it,"
-                " or start the other program with subprocess",
+                "another process serves a server that it shares with process %d since a fork: make each process a server of its own, or"
+                " start the other program with subprocess",
                 os.getpid(),
             )
-        return self._loop.forked
+        return elsewhere
 
     def join(self) -> None:
         """Wait until the loop has ended; one that has not begun never does."""
@@ -92,27 +94,22 @@ class LoopThread:
             self._thread.join()
 
     def _start(self) -> None:
-        if not self._loop.claim():
-            self._told = True
-            _log.error(
-                "process %d has a server that was made before it was forked, and another process has begun to serve: make the server in the"
-                " process that is to serve",
-                os.getpid(),
-            )
-            return
         # From now on a fork of this process has a loop without a thread.
         running.add(self._loop)
         try:
-            self._thread.start()
+            if self._loop.claim():
+                self._thread.start()
         except BaseException:
             running.discard(self._loop)
             raise
+        if self.elsewhere():
+            running.discard(self._loop)
 
     def _start_late(self) -> None:
         self._call = None
         try:
             self._start()
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             self._failed(str(error))
 
     def _run(self) -> None:

@@ -1145,7 +1145,7 @@ def test_an_end_does_not_wait_for_a_client_that_does_not_read(serve):
 
 def test_one_process_may_run_a_loop_and_asks_as_often_as_it_likes(serve):
     loop = serve(start=False).loop
-    assert [loop.claim(), loop.claim(), loop.forked] == [True, True, False]
+    assert [loop.claim(), loop.claim(), loop.elsewhere] == [True, True, False]
 
 
 def test_an_end_before_the_beginning(serve):

@@ -509,7 +509,7 @@ def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
 
 def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, monkeypatch):
     class Forked:
-        forked = True
+        elsewhere = True
 
     served = serve()
     served.open()
@@ -519,4 +519,4 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, mon
         patch.setattr(served.carrier._thread, "_loop", Forked())
         served.carrier.doRead()
         served.carrier.connectionLost(LOST)
-    assert "was forked from one that serves and runs its reactor" in caplog.text
+    assert "another process serves a server that it shares with process" in caplog.text

@@ -390,21 +390,64 @@ def test_a_server_that_another_process_has_begun_to_serve(reactor, caplog):
     reactor.running = False
     served = Served(reactor)
     [reader] = reactor.readers
-    child = os.fork()
-    if not child:
-        os._exit(0 if reader.loop.claim() else 1)
+    child, end = in_a_fork(reader.loop.claim)
+    try:
+        refusal = f"another process serves this server, which it shares with process {os.getpid()} since a fork"
+        with pytest.raises(RuntimeError, match=refusal):
+            reader.loop.stop()
+        reactor.running = True
+        reactor.advance(0)
+        reader.doRead()
+        assert not served.threads()
+        sentence = f"another process serves a server that it shares with process {os.getpid()} since a fork"
+        assert [sentence in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [True]
+    finally:
+        end()
+    assert os.waitpid(child, 0)[1] == 0
+    # It has come too late for good.
+    with pytest.raises(RuntimeError, match=refusal):
+        _ = served.handle.alive
+    served.handle.stop()
+    assert "did not close cleanly: another process" in caplog.text
+    reactor.ports[-1].stopListening()
+
+
+def test_a_server_whose_process_has_ended_is_served_by_the_next_one(reactor):
+    reactor.running = False
+    served = Served(reactor)
+    [reader] = reactor.readers
+    child, end = in_a_fork(reader.loop.claim)
+    assert reader.loop.elsewhere
+    end()
     assert os.waitpid(child, 0)[1] == 0
     reactor.running = True
     reactor.advance(0)
-    reader.doRead()
-    assert not served.threads()
-    sentence = f"process {os.getpid()} has a server that was made before it was forked, and another process has begun to serve"
-    assert [sentence in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [True]
-    with pytest.raises(RuntimeError, match="and another process has it: start a server of its own in it"):
-        _ = served.handle.alive
-    served.handle.stop()
-    assert "did not close cleanly: process" in caplog.text
-    reactor.ports[-1].stopListening()
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    assert client.hear(11) == wrap_socket(ANSWER)
+    served.stop()
+
+
+def in_a_fork(claim):
+    """The process id of a fork that has the claim, and a function that ends it."""
+    claimed, tell = os.pipe()
+    wait, end = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 2
+        try:
+            os.close(end)
+            if claim():
+                os.write(tell, b"1")
+                os.read(wait, 1)
+                status = 0
+        finally:
+            os._exit(status)
+    os.close(tell)
+    assert os.read(claimed, 1) == b"1"
+    os.close(claimed)
+    os.close(wait)
+    return child, lambda: os.close(end)
 
 
 def test_a_server_that_is_stopped_before_the_reactor_runs(reactor):
@@ -702,13 +745,13 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(request, reactor, 
         reader.doRead()
         reader.doRead()
         reader.connectionLost(LOST)
-    assert caplog.text.count("was forked from one that serves and runs its reactor") == 1
+    assert caplog.text.count("another process serves a server that it shares with process") == 1
     assert not reader.loop.over
     assert served.handle.alive
 
 
 class Forked:
-    forked = True
+    elsewhere = True
 
 
 # ---- what must not be lost ------------------------------------------------------------------------------------------------------------
@@ -953,10 +996,10 @@ def test_a_fork_does_not_serve_and_says_so():
     said = run_python(FORKED).splitlines()
     assert said[0] == "[7]"
     assert said[-1] == "served [True, True]"
-    refusals = [line for line in said if "did not close cleanly: process" in line and "and another process has it: start a server" in line]
+    refusals = [line for line in said if "did not close cleanly: another process serves this server, which it shares with process" in line]
     assert {line[:3] for line in refusals} == {"TCP", "UDP"}
-    assert len([line for line in said if "and runs its reactor: the server stayed there" in line]) == 2
-    assert said.count("process ") == 2
+    assert len([line for line in said if "another process serves a server that it shares with process" in line]) == 2
+    assert said.count("another ") == 2
 
 
 DAEMON = """
@@ -1039,10 +1082,42 @@ def test_of_processes_that_are_forked_before_the_reactor_runs_one_serves_and_the
     assert said[-10:] == [f"{serves} answers"] * 10
     assert f"{serves} turns: True" in said
     [logged] = [line for line in said if "says" in line]
-    assert logged.startswith(f"{other} says: process {other} has a server that was made before it was forked, and another")
+    assert logged.startswith(f"{other} says: another process serves a server that it shares with process {other} since a fork: make")
     [begun] = [line for line in said if line.startswith(f"{other} turns: ")]
-    assert "and another process has it" in begun
+    assert f"another process serves this server, which it shares with process {other} since a fork" in begun
     assert len(said) == 13
+
+
+RESPAWNED = """
+import os, signal, socket
+from twisted.internet import reactor
+from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore.server import StartTcpServer
+
+class Block(ModbusSequentialDataBlock):
+    def getValues(self, address, count=1):
+        return list(os.getpid().to_bytes(4))
+
+context = ModbusServerContext(ModbusSlaveContext(hr=Block(0, [0] * 10), zero_mode=True))
+handle = StartTcpServer(context, address=("127.0.0.1", 0), defer_reactor_run=True)
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        reactor.run()
+    with socket.create_connection(("127.0.0.1", handle.port), 30) as client:
+        client.sendall(bytes.fromhex("0001 0000 0006 01 03 0000 0004"))
+        print(int.from_bytes(client.recv(100)[10::2]) - child)
+    try:
+        print(handle.alive)
+    except RuntimeError:
+        print("elsewhere")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_process_takes_the_place_of_one_that_was_killed():
+    assert run_python(RESPAWNED).split() == ["0", "elsewhere"] * 3
 
 
 PROGRAM = """

@@ -19,10 +19,9 @@ cdef inline void ring(int bell) noexcept nogil:
     write(bell, &one, sizeof(one))
 
 
-cdef inline bint hush(int bell) noexcept nogil:
-    # Whether it was rung.
+cdef inline void hush(int bell) noexcept nogil:
     cdef uint64_t count
-    return read(bell, &count, sizeof(count)) > 0
+    read(bell, &count, sizeof(count))
 
 
 cdef inline bint unheard(int bell) noexcept nogil:

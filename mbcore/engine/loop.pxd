@@ -16,21 +16,25 @@ cdef class Loop:
     # rung to wake the loop, and to call Python
     cdef int to_loop
     cdef int to_python
-    # readable until a process has claimed the loop: of all that share it
-    cdef int claimable
+    # of all processes that share the loop: which one has it; whether this one has, and which one has made it
+    cdef int claims
+    cdef bint claimed
+    cdef int maker
     # Of both threads: written by `show`, read by `look`.
     cdef unsigned int stopping
     cdef unsigned int ended
     # `__init__` has come to its end
     cdef bint whole
-    # this process is a fork of the one where the loop runs
+    # this process is a fork of the one where the loop runs, or has wanted it too late
     cdef bint left
     cdef Notes notes
 
     cdef int initialised(self) except -1
     cdef void serve(self) noexcept nogil
     cdef void note(self, Session session) noexcept nogil
-    cdef void leave_to_parent(self) noexcept
+    cdef bint is_elsewhere(self) noexcept
+    cdef int take_over(self) except -1
+    cdef void leave(self) noexcept
 
 
 # A peer that Python is asked for, or is done with.

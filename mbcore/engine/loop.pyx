@@ -1,11 +1,12 @@
 """What the loops have in common: how they begin, call Python and end; and, where there are many peers, sessions and errands.
 
-In a process that was forked from the one where a loop runs, the loop's thread is not there: whoever calls the loop is told so, and its
-connections are the other process' alone.
+Of several processes that share a loop since a fork one has it, as long as it lives. In the others whoever calls the loop is told so, and
+its connections are that process' alone.
 """
 
 import os
 
+from libc.errno cimport errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -13,6 +14,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from mbcore.engine.bell cimport hush, ring, unheard
+from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
 from mbcore.engine.schedule cimport take_short_slices
@@ -34,16 +36,19 @@ cdef class Loop:
     """
 
     def __cinit__(self, *args, **kwargs):
-        self.to_loop = self.to_python = self.claimable = -1
+        self.to_loop = self.to_python = self.claims = -1
+        self.maker = os.getpid()
         self.notes = Notes()
         self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.claimable = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.claims = make_claim()
+        if self.claims < 0:
+            raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
-        for bell in (self.to_loop, self.to_python, self.claimable):
-            if bell >= 0:
-                close(bell)
+        for descriptor in (self.to_loop, self.to_python, self.claims):
+            if descriptor >= 0:
+                close(descriptor)
 
     def fileno(self):
         """Return the descriptor that is readable when :meth:`attend` wants to be called."""
@@ -55,9 +60,9 @@ cdef class Loop:
         return bool(look(&self.ended))
 
     @property
-    def forked(self):
-        """Whether this process is a fork of the one where the loop runs."""
-        return bool(self.left)
+    def elsewhere(self):
+        """Whether another process has the loop."""
+        return bool(self.is_elsewhere())
 
     @property
     def coalesced(self):
@@ -70,22 +75,28 @@ cdef class Loop:
         return self.notes.lost
 
     def claim(self):
-        """Whether this process may run the loop: of those that were forked since it was made it is the first one's that asks.
+        """Whether this process may run the loop: of those that share it since a fork it is the first one's that asks, until that ends.
 
-        In the others all methods but this one raise RuntimeError from then on.
+        In one that has asked too late all methods but this one raise RuntimeError from then on, and in its forks.
+
+        :raises OSError: when the system gives no descriptor
         """
-        if hush(self.claimable):
-            close(self.claimable)
-            self.claimable = -1
-        elif self.claimable >= 0:
-            self.leave_to_parent()
+        if not self.left and not self.claimed:
+            if not take_claim(self.claims):
+                self.leave()
+            else:
+                self.claimed = True
+                if os.getpid() != self.maker:
+                    self.take_over()
         return not self.left
 
     def run(self):
         """Serve until :meth:`stop` is called, or what is served has gone; for a thread of its own."""
-        self.initialised()
+        # First: a fork of this process has a loop without a thread.
         running.add(self)
         try:
+            self.claim()
+            self.initialised()
             with nogil:
                 take_short_slices()
                 self.serve()
@@ -97,7 +108,7 @@ cdef class Loop:
     def stop(self):
         """End the loop; does not wait for that.
 
-        :raises RuntimeError: as all methods, in a process that was forked from the one where the loop runs
+        :raises RuntimeError: as all methods, where another process has the loop
         """
         self.initialised()
         show(&self.stopping, True)
@@ -114,10 +125,10 @@ cdef class Loop:
     cdef int initialised(self) except -1:
         if not self.whole:
             raise TypeError("this loop was made without __init__")
-        if self.left:
+        if self.is_elsewhere():
             raise RuntimeError(
-                f"process {os.getpid()} was forked from the one that made this server, and another process has it: start a server of its"
-                " own in it, or start the other program with subprocess"
+                f"another process serves this server, which it shares with process {os.getpid()} since a fork: make each process a server"
+                " of its own, or start the other program with subprocess"
             )
         return 0
 
@@ -129,16 +140,23 @@ cdef class Loop:
         self.notes.write(session)
         ring(self.to_python)
 
-    cdef void leave_to_parent(self) noexcept:
-        """This process is a fork of the one where the loop runs."""
+    cdef bint is_elsewhere(self) noexcept:
+        return self.left or not self.claimed and is_claimed(self.claims)
+
+    cdef int take_over(self) except -1:
+        """Another process has made the loop: make anew what it must not share."""
+        return 0
+
+    cdef void leave(self) noexcept:
+        """Another process has the loop."""
         self.left = True
 
 
 def after_fork_in_child():
-    """In the child: the loops are the parent's."""
+    """In the child: the loops that run are the parent's."""
     cdef Loop loop
     for loop in running:
-        loop.leave_to_parent()
+        loop.leave()
     running.clear()
 
 

@@ -186,9 +186,7 @@ cdef class TcpLoop(NetworkLoop):
         self.vacant = <uint32_t*> calloc(self.places, sizeof(uint32_t))
         if self.table == NULL or self.vacant == NULL or self.turns == NULL:
             raise MemoryError()
-        self.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if self.epoll < 0 or self.watch(self.to_loop, BELL, EPOLLIN):
-            raise OSError(errno, os.strerror(errno))
+        self.take_over()
         self.set_up(new_session, admit)
         self.whole = True
 
@@ -231,10 +229,18 @@ cdef class TcpLoop(NetworkLoop):
             return None
         return host_text(&address)
 
-    cdef void leave_to_parent(self) noexcept:
+    cdef int take_over(self) except -1:
+        if self.epoll >= 0:
+            close(self.epoll)
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0 or self.watch(self.to_loop, BELL, EPOLLIN):
+            raise OSError(errno, os.strerror(errno))
+        return 0
+
+    cdef void leave(self) noexcept:
         # As long as they are open here, a client would not hear of their end.
         cdef uint32_t index
-        NetworkLoop.leave_to_parent(self)
+        NetworkLoop.leave(self)
         for index in range(self.used):
             if self.table[index].state not in (FREE, GONE):
                 close(self.table[index].fd)

@@ -204,7 +204,7 @@ class Application:
                     handle.alive  # noqa: B018
                 except RuntimeError as error:
                     refusal = str(error)
-                assert "was forked from" in refusal, f"in a fork {handle} can be used: {refusal}"
+                assert "since a fork" in refusal, f"in a fork {handle} can be used: {refusal}"
         except BaseException:
             traceback.print_exc()
             return 1
