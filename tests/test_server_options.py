@@ -16,6 +16,7 @@ from mbcore import (
     ModbusSlaveContext,
     ModbusSocketFramer,
     ModbusTlsFramer,
+    server,
 )
 from mbcore.errors import ConfigurationError
 from mbcore.framer import Framer
@@ -261,6 +262,8 @@ def test_a_server_that_is_not_loaded_yet_is_there_for_all_who_look():
         "import mbcore.server as s; print(set(s.__all__) - set(dir(s)), s.StopServer is s.StopServer)": "set() True",
     }
     assert {program: run_python(program).strip() for program in looks} == looks
+    assert set(server.__all__) <= set(dir(server))
+    assert not hasattr(server, "StartCanServer")
 
 
 def test_a_hook_can_be_called_or_is_refused():
