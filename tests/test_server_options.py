@@ -260,10 +260,21 @@ def test_a_server_that_is_not_loaded_yet_is_there_for_all_who_look():
             "False mbcore.server.start False",
         "from mbcore.server import *; print(set(__import__('mbcore.server').server.__all__) - set(dir()))": "set()",
         "import mbcore.server as s; print(set(s.__all__) - set(dir(s)), s.StopServer is s.StopServer)": "set() True",
+        "import mbcore.server; print(mbcore.server.tcp.__name__, mbcore.server.start.__name__)": "mbcore.server.tcp mbcore.server.start",
+        "from mbcore.server import *; print(sorted(name for name in dir() if name[:1].isupper()))": str(sorted(server.__all__)),
     }
     assert {program: run_python(program).strip() for program in looks} == looks
     assert set(server.__all__) <= set(dir(server))
     assert not hasattr(server, "StartCanServer")
+
+
+def test_a_module_that_lacks_another_one_says_so(monkeypatch):
+    def lack(name):
+        raise ModuleNotFoundError("No module named 'twisted'", name="twisted")
+
+    monkeypatch.setattr(server, "import_module", lack)
+    with pytest.raises(ModuleNotFoundError, match="twisted"):
+        _ = server.elsewhere
 
 
 def test_a_hook_can_be_called_or_is_refused():
