@@ -515,7 +515,7 @@ def test_a_report_that_raises_keeps_no_observer_from_hearing():
 
     store, heard, raised = observed_file()
     raised += [ValueError()]
-    with pytest.raises(LookupError, match="the observer .* failed"):
+    with pytest.raises(LookupError, match=r"the observer .* failed"):
         session_on(store, report=report).receive(wrap_socket(TWO_PLACES), 1.0)
     assert heard == [[(1, 0), (1, 1)]] * 3
 
