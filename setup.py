@@ -8,23 +8,16 @@ from setuptools import Extension, setup
 
 MODULES = [
     "mbcore.checksum",
-    "mbcore.codec",
-    "mbcore.control",
     "mbcore.datastore.context",
-    "mbcore.datastore.store",
-    "mbcore.execute",
     "mbcore.framer.ascii",
     "mbcore.framer.base",
     "mbcore.framer.binary",
-    "mbcore.framer.rtu",
-    "mbcore.framer.socket",
     "mbcore.framer.tls",
     "mbcore.line",
     "mbcore.lock",
-    "mbcore.session",
 ]
 
-# A request's way, from bytes to bytes.
+# ... and those on a request's way, from bytes to bytes.
 HOT = [
     "mbcore.codec",
     "mbcore.control",
@@ -64,7 +57,7 @@ extensions = [
         extra_compile_args=[*COMPILE, *FAST] if name in HOT else COMPILE,
         extra_link_args=LINK,
     )
-    for name in MODULES
+    for name in sorted(MODULES + HOT)
 ]
 
 setup(

@@ -47,5 +47,5 @@ cdef uint16_t value_of(object context, int address, object report) except? 0xFFF
 cdef bint next_span(const request_t* request, const response_t* response, int* at, span_t* span) noexcept nogil
 cdef uint16_t value_in(const span_t* span, int index) noexcept nogil
 cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1
-cdef int tell_owed(ModbusServerContext store) except -1
+cdef int tell_owed(ModbusServerContext store, object wanted) except -1
 cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1

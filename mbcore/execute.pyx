@@ -528,22 +528,31 @@ cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int nu
     return 0
 
 
-cdef int tell_owed(ModbusServerContext store) except -1:
-    """Tell each observer of all writes in their order: where one causes a further one, all hear of that behind the one at hand."""
-    if store.telling:
-        return 0
-    store.telling = True
-    try:
+cdef int tell_owed(ModbusServerContext store, object wanted) except -1:
+    """Tell each observer of all writes in their order: where one causes a further one, all hear of that behind the one at hand.
+
+    Where observers are being told already, that goes on to these writes. Raises `wanted`, or what an observer wants the program to end
+    with, when all have heard of all: nothing is left to another session.
+    """
+    if not store.telling:
+        store.telling = True
         while store.untold:
-            unit_id, table, place, values, report = store.untold.pop(0)
-            for observer in store.observers:
-                try:
-                    observer(unit_id, table, place, list(values))
-                except (Exception, SystemExit) as error:
-                    if report is not None:
-                        report(f"the observer {observer!r} failed", error)
-    finally:
+            events, store.untold = store.untold, []
+            for unit_id, table, place, values, report in events:
+                for observer in store.observers:
+                    try:
+                        try:
+                            observer(unit_id, table, place, list(values))
+                        except (Exception, SystemExit) as error:
+                            if report is not None:
+                                report(f"the observer {observer!r} failed", error)
+                    except BaseException as error:
+                        # Further ones want the same.
+                        if wanted is None:
+                            wanted = error
         store.telling = False
+    if wanted is not None:
+        raise wanted
     return 0
 
 

@@ -600,17 +600,23 @@ cdef class Session:
     cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1:
         """Tell of a write; of a broadcast, for each unit whose bit is set in `executed`."""
         cdef int unit_id = exchange.frame.unit_id
+        cdef object wanted = None
         if not exchange.broadcast:
             notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
-            return tell_owed(self.store)
+            return tell_owed(self.store, None)
         for unit_id in range(256):
             # Not of one that the application has taken out since.
             if executed[unit_id >> 3] >> (unit_id & 7) & 1 and unit_id in self.store:
                 if exchange.request.function_code == MASK_WRITE_REGISTER:
                     # Every unit has its own result.
-                    exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)
+                    try:
+                        exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)
+                    except BaseException as error:
+                        # The other units are told of all the same.
+                        exchange.response.value = 0
+                        wanted = error if wanted is None else wanted
                 notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
-        return tell_owed(self.store)
+        return tell_owed(self.store, wanted)
 
     cdef void trace_request(self) noexcept with gil:
         """Let the user's hook see the request, and go on with what it returns."""

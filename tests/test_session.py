@@ -452,3 +452,106 @@ def test_a_context_that_fails_while_observers_are_told_of_a_broadcast_does_no_ha
     assert it.ask(pdu("16 0000 00F2 0025"), unit=0) is None
     assert reports == ["gone"]
     assert len(told) == 1
+
+
+# Observers that want the program to end
+
+TWO_PLACES = pdu("15 12 06 0001 0000 0001 0005 06 0001 0001 0001 0006")
+ONE_PLACE = pdu("15 09 06 0001 0002 0001 0007")
+
+
+def observed_file():
+    """A store, what each of three observers has heard, and what the second one raises before it hears anything more."""
+    store = one_unit(image(files={1: [0] * 3}))
+    heard, raised = [[], [], []], []
+
+    def observer(number):
+        def hear(_unit, _table, place, _values):
+            heard[number].append(place)
+            if number == 1 and raised:
+                raise raised.pop(0)
+
+        return hear
+
+    for number in range(3):
+        store.add_observer(observer(number))
+    return store, heard, raised
+
+
+def session_on(store, **options):
+    return Session(ModbusSocketFramer, store, **options)
+
+
+@pytest.mark.parametrize("wanted", [KeyboardInterrupt, GeneratorExit])
+def test_an_observer_that_wants_the_program_to_end_keeps_nobody_from_hearing(wanted):
+    store, heard, raised = observed_file()
+    first = wanted("first")
+    raised += [first, KeyboardInterrupt("second")]
+    with pytest.raises(wanted) as caught:
+        session_on(store).receive(wrap_socket(TWO_PLACES), 1.0)
+    assert caught.value is first
+    assert raised == []
+    assert heard == [[(1, 0), (1, 1)]] * 3
+
+
+def test_an_observer_that_wants_the_program_to_end_costs_no_other_session_anything():
+    store, heard, raised = observed_file()
+    raised += [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        session_on(store).receive(wrap_socket(TWO_PLACES), 1.0)
+    raised += [ValueError("of the other one")]
+    late, reports = [], []
+    store.add_observer(lambda *told: late.append(told))
+    other = session_on(store, report=lambda sentence, error: reports.append(str(error)))
+    assert other.receive(wrap_socket(ONE_PLACE), 1.0) == wrap_socket(ONE_PLACE)
+    assert late == [(1, "file_records", (1, 2), [7])], "not of what was before it"
+    assert reports == ["of the other one"]
+    assert heard == [[(1, 0), (1, 1), (1, 2)]] * 3
+
+
+def test_a_report_that_raises_keeps_no_observer_from_hearing():
+    def report(sentence, error):
+        raise LookupError(sentence) from error
+
+    store, heard, raised = observed_file()
+    raised += [ValueError()]
+    with pytest.raises(LookupError, match=r"the observer .* failed"):
+        session_on(store, report=report).receive(wrap_socket(TWO_PLACES), 1.0)
+    assert heard == [[(1, 0), (1, 1)]] * 3
+
+
+def test_a_context_that_wants_the_program_to_end_keeps_nobody_from_hearing_of_a_broadcast():
+    class Ends(ModbusSlaveContext):
+        asked = 0
+
+        def getValues(self, fx, address, count=1):
+            self.asked += 1
+            if self.asked > 1:
+                raise KeyboardInterrupt
+            return [0x12]
+
+    # The mask 0 and 0x25: all have that value then.
+    store = units(u1=unit(), u2=Ends(zero_mode=True), u3=unit())
+    told = []
+    store.add_observer(lambda unit, _table, _address, values: told.append((unit, *values)))
+    with pytest.raises(KeyboardInterrupt):
+        session_on(store, broadcast_enable=True).receive(wrap_socket(pdu("16 0000 0000 0025"), 0), 1.0)
+    assert told == [(1, 0x25), (2, 0), (3, 0x25)]
+    assert session_on(store).receive(wrap_socket(WRITE, 1), 1.0) == wrap_socket(WRITE, 1)
+    assert told[3:] == [(1, 7)]
+
+
+def test_what_an_observer_writes_after_another_one_wanted_the_program_to_end_is_heard_of_too():
+    store, heard, raised = observed_file()
+    raised += [KeyboardInterrupt()]
+    other, replies = session_on(store), []
+
+    def further(_unit, _table, place, _values):
+        if place == (1, 1):
+            replies.append(other.receive(wrap_socket(ONE_PLACE), 1.0))
+
+    store.add_observer(further)
+    with pytest.raises(KeyboardInterrupt):
+        session_on(store).receive(wrap_socket(TWO_PLACES), 1.0)
+    assert replies == [wrap_socket(ONE_PLACE)]
+    assert heard == [[(1, 0), (1, 1), (1, 2)]] * 3

@@ -1,7 +1,10 @@
-"""Storms: a short one, with all that it checks; what is flat and what is not; a build for a sanitizer that is none."""
+"""Storms: a short one, with all that it checks; what is flat and what is not; who may be closed."""
+
+import random
+from types import SimpleNamespace
 
 import pytest
-from storm import run
+from storm import clients, run
 from storm.run import Sample, judge, storm
 
 FLAT = [Sample(50_000 + number, 24, 7) for number in range(24)]
@@ -43,3 +46,52 @@ def test_what_the_server_holds_too_much_is_found(monkeypatch):
     monkeypatch.setattr(run, "at_rest", lambda server: next(samples))
     faults = storm(minutes=0.01, seed=1, rounds=4)
     assert faults == ["descriptors are not flat: [24, 24, 24, 25]", "threads are not flat: [7, 7, 7, 8]"]
+
+
+class Guest(clients.Client):
+    """A client of a server that closes, when 0.9 s have gone by, who has said nothing for `after` seconds; a request takes 0.2 s."""
+
+    after = 0.0
+    now = 0.0
+    closed = 0
+
+    def __init__(self, port, rng, host):
+        self.rng, self.transaction, self.spoke = rng, 0, Guest.now
+
+    def __exit__(self, *_):
+        pass
+
+    def say(self, data):
+        Guest.now += 0.2
+        if Guest.now > 0.9 and Guest.now - self.spoke >= self.after:
+            Guest.closed += 1
+            raise clients.GoneError
+
+    def answer(self, head):
+        return bytes([3, 250, *bytes(250)])
+
+    def is_closed(self):
+        return True
+
+
+@pytest.fixture
+def guests(monkeypatch):
+    monkeypatch.setattr(clients, "Client", Guest)
+    monkeypatch.setattr(clients, "time", SimpleNamespace(monotonic=lambda: Guest.now))
+    for name, value in (("after", 0.0), ("now", 0.0), ("closed", 0)):
+        monkeypatch.setattr(Guest, name, value)
+    return Guest
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_who_has_just_spoken_must_not_be_closed_however_old_the_crowd_is(guests, seed):
+    with pytest.raises(AssertionError, match="closed although it has just spoken"):
+        clients.crowd_from_one_host(0, random.Random(seed), "")
+    assert guests.closed == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_who_has_said_nothing_for_long_may_be_closed(guests, seed):
+    guests.after = 0.6
+    clients.crowd_from_one_host(0, random.Random(seed), "")
+    assert guests.closed == 1

@@ -59,7 +59,7 @@ cdef class ModbusServerContext:
     cdef dict contexts
     cdef readonly bint single
     cdef list observers
-    # writes that they have not been told of, and whether they are being told
+    # writes that they have not been told of: none, unless they are being told
     cdef list untold
     cdef bint telling
     cdef object context_of(self, int unit_id)

@@ -344,7 +344,8 @@ cdef class ModbusServerContext:
 
         ``unit_id`` is the wire's, of a broadcast that of each unit in turn; ``table`` is "coils", "holding_registers" or "file_records";
         ``address`` is the wire's (of a file record: (file, record)); ``values`` is a list of truth values or ints. An observer can't
-        veto; what it raises is reported and changes nothing.
+        veto; what it raises is reported and changes nothing. Where observers are being told of a write already they hear of this one
+        behind that, in the same thread, perhaps after its reply.
         """
         if not callable(observer):
             raise ConfigurationError(f"the observer {observer!r} cannot be called; give a function (unit_id, table, address, values)")

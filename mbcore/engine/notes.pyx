@@ -124,7 +124,6 @@ cdef class Notes:
         """Tell the observers of `session`'s store of all that is noted by now, each write once, whatever they raise."""
         # A user's code may be in the midst of this, and want it done: as one has that stops the loop, or answers another request.
         cdef unsigned int last
-        tell_owed(session.store)
         self.tell_taken(session)
         last = look(&self.written)
         while <int> (last - self.told) > 0:
@@ -174,7 +173,7 @@ cdef class Notes:
                 session.store, <int> (first.key >> 40), <int> (first.key >> 32 & 0xFF), <int> (first.key >> 16 & 0xFFFF),
                 <int> (first.key & 0xFFFF), values, session.report,
             )
-            tell_owed(session.store)
+            tell_owed(session.store, None)
         free(self.taken)
         self.taken, self.taken_count, self.taken_told = NULL, 0, 0
         return 0
