@@ -25,7 +25,10 @@ RULES = "/etc/udev/rules.d"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
 # What systemd would take apart, or put something else in place of.
 _ODD = re.compile(r"[\s\"'$\\%]")
-_ELSEWHERE = "install mbcore under /opt/mbcore: sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install ./mbcore-*.whl"
+_ELSEWHERE = (
+    "install mbcore under /opt/mbcore: sudo python3 -m venv /opt/mbcore && sudo /opt/mbcore/bin/pip install ./WHEEL,"
+    " the wheel for this system, which docs/install.md names"
+)
 _GROUPS = ("dialout", "gpio")
 # As /proc/devices has them, on a Pi and beside.
 _DEVICES = ("ttyAMA", "ttyS", "ttySC", "ttyUSB", "ttyACM", "ttyXRUSB", "ttyLP", "gpiochip")

@@ -76,8 +76,11 @@ def test_the_unit_holds_what_the_field_has_taught(machine):
         "DeviceAllow=char-gpiochip rw",
         "EnvironmentFile=/etc/mbcore/%i.env",
         "ExecStart=/usr/bin/env mbcore serve $MBCORE_ARGS",
+        "SystemCallFilter=sched_setattr",
     ):
         assert line in lines
+    # It is one of @resources: the later line holds.
+    assert lines.index("SystemCallFilter=~@privileged @resources") < lines.index("SystemCallFilter=sched_setattr")
     # In [Service] it would be ignored.
     assert lines.index("StartLimitIntervalSec=0") < lines.index("[Service]")
 
@@ -103,7 +106,7 @@ def test_a_program_behind_a_closed_folder_or_without_the_right_to_run_is_refused
     tmp_path.chmod(0o700)
     program = tmp_path / "mbcore"
     program.write_text("")
-    with pytest.raises(ConfigurationError, match="is closed: install mbcore"):
+    with pytest.raises(ConfigurationError, match=r"is closed: install mbcore .* \./WHEEL, the wheel for this system, which"):
         service.unit(machine, (str(program),), PACKAGE)
     with pytest.raises(ConfigurationError, match="to which /usr/none is closed"):
         service.unit(machine, ("/usr/none",), PACKAGE)

@@ -13,6 +13,10 @@ PATIENCE = 300  # seconds, for an emulated Python on a machine that has other th
 COMMANDS = ["sh", "dirname", "ln", "mkdir", "mv", "readlink", "rm", "sha256sum", "sync", "touch"]
 
 
+# Also the one that Python's own build names.
+COMPILERS = "import shutil, sysconfig; print(*filter(shutil.which, ['cc', 'gcc', 'clang', sysconfig.get_config_var('CC').split()[0]]))"
+
+
 def bare_path(folder: Path, root: Path, python: str) -> Path:
     """A new folder for $PATH, with the Python of the root and no compiler."""
     folder.mkdir(parents=True)
@@ -21,6 +25,9 @@ def bare_path(folder: Path, root: Path, python: str) -> Path:
     # Not a link: a virtual environment takes its folder for the system's.
     (folder / python).write_text(f'#!/bin/sh\nexec {root}/usr/bin/{python} "$@"\n')
     (folder / python).chmod(0o755)
+    found = run(folder / python, "-c", COMPILERS, env={"PATH": str(folder)}).strip()
+    if found:
+        raise FailedError(f"an installation would find a compiler: {found}")
     return folder
 
 
@@ -30,9 +37,14 @@ def poll(program: Path, environment: dict[str, str], log: Path) -> None:
     with log.open("w") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT) as server:
         try:
             port = port_of(server, log)
-            answer = run(need("mbpoll"), "-m", "tcp", "-p", port, "-a", "1", "-0", "-r", "0", "-c", "6", "-1", "127.0.0.1")
+            answer = run(need("mbpoll"), "-m", "tcp", "-p", port, "-o", "10", "-a", "1", "-0", "-r", "0", "-c", "6", "-1", "127.0.0.1")
         finally:
             server.terminate()
+            try:
+                server.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise FailedError(f"the server does not end:\n{log.read_text()}") from None
     values = re.findall(r"^\[(\d)\]:\s+(\d+)", answer, re.MULTILINE)
     if [place for place, _ in values] != list("012345"):
         raise FailedError(f"mbpoll did not read six registers:\n{answer}")
