@@ -6,8 +6,8 @@
 # make storm   30 minutes of every kind of client over the compiled loops (ARGS goes to tests/storm/run.py; --sanitize address, thread)
 # make wheel   sdist and wheel into dist/
 # make wheels-arm    wheels for every Pi into dist/pi/, cross-built, checked, built a second time and compared
-# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6, and the slow tests)
-# make test-install  every way of docs/install.md in emulated Debian systems
+# make test-arm      the suite on them in emulated Debian systems (test-arm-all: every system, with ARMv6, and every file)
+# make test-install  every way of docs/install.md in emulated Debian systems, after make bundle
 # make pi-in-the-loop   emulated boards with the ARM wheel, polled over their UART (ARGS=virt: that board)
 # make bundle        archives for boards without a network into dist/pi/; test-bundle installs one in an emulated system
 # make clean   remove all that was built, .venv too
@@ -19,8 +19,8 @@ VENV := .venv
 # -P keeps the tree out of the module path.
 RUN := $(VENV)/bin/python -P
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
-SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) \
-	$(shell find mbcore server rpi -type f \( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
+SOURCES := $(wildcard LICENSE MANIFEST.in README.md pyproject.toml setup.py) $(shell find mbcore server rpi -type f \
+	\( -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.toml' -o -name py.typed \))
 
 .PHONY: demo test lint bench soak storm wheel wheels-arm test-arm test-arm-all bundle test-bundle test-install pi-in-the-loop clean
 
@@ -35,8 +35,10 @@ lint: $(VENV)/.with-dev
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint mbcore
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
-	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict -p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
-	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml --allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
+	cd $(VENV) && bin/python -P -m mypy --config-file ../pyproject.toml --strict \
+		-p mbcore.server -p mbcore.rpi -p mbcore.messages -m mbcore.cli -m mbcore.migrate
+	cd $(VENV) && bin/python -P -m mypy.stubtest --mypy-config-file ../pyproject.toml \
+		--allowlist ../.ci/stubtest-allow --ignore-missing-stub --ignore-disjoint-bases mbcore
 
 bench: $(VENV)/.with-test
 	$(VENV)/bin/python tests/bench/run.py $(ARGS)
@@ -52,7 +54,7 @@ pi-in-the-loop: $(VENV)/.with-test
 	$(VENV)/bin/python rpi/pi-in-the-loop $(ARGS)
 
 wheel: $(VENV)/.with-dev
-	rm -rf dist build/lib*
+	rm -rf dist/*.whl dist/*.tar.gz build/lib*
 	$(RUN) -m build --outdir dist .
 
 # With -P they would not find rpi/workshop.
@@ -74,8 +76,8 @@ test-bundle:
 	$(PYTHON) rpi/test-bundle $(ARGS)
 
 test-install:
-	$(PYTHON) rpi/test-install $(ARGS)
 	$(PYTHON) rpi/test-bundle bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64
+	$(PYTHON) rpi/test-install $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist mbcore.egg-info
