@@ -4,8 +4,8 @@
 #     sudo ./install.sh [DIRECTORY]               into /opt/mbcore where no directory is named
 #     sudo ./install.sh --rollback [DIRECTORY]    back to what was installed before
 #
-# DIRECTORY has two slots, a and b, and the link `current` to the one in use: DIRECTORY/current/bin/mbcore. The other slot is filled and tried
-# before the link moves, in one step; where anything fails the link stays as it is.
+# DIRECTORY has two slots, a and b, and the link `current` to the one in use: DIRECTORY/current/bin/mbcore. The other slot is filled and
+# tried before the link moves, in one step; where anything fails the link stays as it is.
 set -eu
 # Services and users other than root read it too.
 umask 022
@@ -50,7 +50,8 @@ esac
 
 # Whether the command of a slot starts and its modules load.
 works() {
-    "$home/$1/bin/python" -I -c "import mbcore.engine.serial, mbcore.engine.tcp, mbcore.server" && "$home/$1/bin/mbcore" --version >/dev/null
+    "$home/$1/bin/python" -I -c "import mbcore.engine.serial, mbcore.engine.tcp, mbcore.server" &&
+        "$home/$1/bin/mbcore" --version >/dev/null
 }
 
 # `current` to a slot, in one step: a power cut leaves the one or the other.
@@ -76,7 +77,8 @@ cd "$(dirname "$0")"
 [ -e SHA256SUMS ] && [ -e for.sh ] || fail "there is no bundle beside this script: unpack the archive and run the install.sh in it"
 sha256sum --quiet -c SHA256SUMS || fail "this bundle is damaged, nothing was changed: copy it again"
 . ./for.sh
-command -v "python$PYTHON" >/dev/null || fail "there is no python$PYTHON, for which this bundle is: take the bundle for the Python of this system"
+command -v "python$PYTHON" >/dev/null ||
+    fail "there is no python$PYTHON, for which this bundle is: take the bundle for the Python of this system"
 machine=$("python$PYTHON" -c 'import platform; print(platform.machine(), platform.architecture()[0])')
 case " $MACHINES " in
     *" $machine; "*) ;;
@@ -94,4 +96,5 @@ works "$other" || fail "what was installed does not work, nothing was changed"
 touch "$home/$other/complete"
 trap - EXIT
 switch_to "$other"
-echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore, or restart its services: systemctl restart 'mbcore@*'"
+echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore," \
+    "or restart its services: systemctl restart 'mbcore@*'"
