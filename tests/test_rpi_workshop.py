@@ -1,6 +1,7 @@
 """What builds for the boards: instructions that a Pi Zero lacks are seen, and wheels depend on nothing but their content."""
 
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 from adu import run_python
 
-RPI = Path(__file__).resolve().parents[1] / "rpi"
+TESTS = Path(__file__).resolve().parent
+RPI = TESTS.parent / "rpi"
 sys.path[:0] = [str(RPI), str(RPI / "emulated")]
 
-from emulated_suite import reason_against, thinned  # noqa: E402
+from emulated_suite import FIXTURES, LEFT_OUT, LIVE_TESTS, reason_against, thinned  # noqa: E402
 from workshop.armv6 import too_new  # noqa: E402
 from workshop.packing import pack  # noqa: E402
+from workshop.selection import LEFT, RUN, matching  # noqa: E402
 
 LATER = """
     movw r0, #0x1234; movt r0, #1; movwne r0, #1; dmb ish; ubfx r0, r1, #3, #4; bfi r0, r1, #0, #8; sdiv r0, r1, r2; mls r0, r1, r2, r3
@@ -85,10 +88,33 @@ def test_cases_are_thinned_evenly(count, most, kept):
 def test_of_generated_examples_a_tenth_is_tried():
     asked = "print(*[hypothesis.settings(**words).max_examples for words in ({'max_examples': 400}, {'max_examples': 5}, {})])"
     path = f"sys.path.insert(0, {str(RPI / 'emulated')!r})"
-    assert run_python(f"import sys, hypothesis; {path}; import emulated_suite as s; s.try_fewer_examples(); {asked}") == "40 1 100\n"
+    assert run_python(f"import sys, hypothesis; {path}; import emulated_suite as s; s.try_fewer_examples(); {asked}") == "40 1 10\n"
 
 
 def test_what_the_emulator_cannot_do_is_left_out_by_name():
     assert reason_against(SimpleNamespace(nodeid="tests/test_bench.py::test_x[a[b]]", fixturenames=[]))
     assert reason_against(SimpleNamespace(nodeid="tests/test_y.py::test_x", fixturenames=["tmp_path", "shim"]))
     assert reason_against(SimpleNamespace(nodeid="tests/test_y.py::test_x", fixturenames=["tmp_path"])) is None
+
+
+@pytest.mark.parametrize("pattern", LEFT_OUT)
+def test_what_is_left_out_by_name_is_there(pattern):
+    file, _, name = pattern.partition("::")
+    names = re.findall(r"^ *def (test_\w+)\(", (TESTS.parent / file).read_text(), re.MULTILINE)
+    assert matching([name], names)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_a_fixture_whose_tests_are_left_out_is_there(name):
+    assert any(re.search(rf"@pytest.fixture.*\ndef {name}\(", path.read_text()) for path in TESTS.glob("*.py"))
+
+
+@pytest.mark.parametrize("start", LIVE_TESTS)
+def test_there_are_files_that_wait_for_the_real_clock(start):
+    assert any("\nPATIENCE = " in path.read_text() for path in TESTS.glob(f"{start}*.py"))
+
+
+def test_each_file_of_the_suite_is_run_on_emulated_systems_or_left():
+    names = [path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")]
+    assert [name for name in names if len(matching(RUN, [name]) + matching(LEFT, [name])) != 1] == []
+    assert [pattern for pattern in [*RUN, *LEFT] if not matching([pattern], names)] == []

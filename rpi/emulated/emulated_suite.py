@@ -17,7 +17,7 @@ EVERY_CASE = os.environ.get("MBCORE_EMULATED") == "all"
 CASES = 3
 SLOWER = 10
 # In the others PATIENCE is none of the real clock's.
-LIVE_TESTS = ("test_live_", "test_cli", "test_console", "test_engine_", "test_server_gateway", "test_server_network")
+LIVE_TESTS = ("test_live_", "test_cli", "test_console", "test_engine_", "test_server_gateway", "test_server_loop", "test_server_n")
 
 _WHY = pytest.StashKey[Counter]()
 #: what is left out in any case, and why: patterns of test ids, and fixtures
@@ -33,7 +33,7 @@ FIXTURES["systemd_analyze"] = "it judges a file, and needs not be there for that
 
 def pytest_configure(config):
     config.stash[_WHY] = Counter()
-    # Both before the tests are imported, which ask for so many.
+    # Before the tests are imported, which ask for so many.
     hypothesis.settings.register_profile("emulated", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
     hypothesis.settings.load_profile("emulated")
     if not EVERY_CASE:
@@ -41,6 +41,10 @@ def pytest_configure(config):
 
 
 def try_fewer_examples():
+    """A tenth of those that a test asks for, or would get without."""
+    usual = hypothesis.settings.default.max_examples
+    hypothesis.settings.register_profile("emulated and few", hypothesis.settings.default, max_examples=max(1, usual // SLOWER))
+    hypothesis.settings.load_profile("emulated and few")
     whole = hypothesis.settings.__init__
 
     def fewer(self, *words, max_examples=None, **more):

@@ -4,6 +4,8 @@ No chroot and no binfmt: a program finds the libraries and files of its root by 
 machine's kernel gets to run a shell script in its place that calls qemu.
 """
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -11,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .tools import BUILD, TREE, WHEELS, FailedError, run, say
+from .tools import BUILD, TREE, WHEELS, FailedError, need_root, run, say
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
@@ -40,15 +42,20 @@ class System:
     def root(self, kind: str, packages: list[str]) -> Path:
         """The folder with these Debian packages and what they need, made where it is not there."""
         folder = BUILD / "roots" / f"{self.name}-{kind}"
-        stamp = folder / "packages"
-        if stamp.exists() and stamp.read_text() == " ".join(packages):
+        need_root("a Debian system of another architecture")
+        # The command: where the root is and by which qemu it runs is written into it.
+        made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        recipe = json.dumps([packages, MIRROR, self.command(folder, ""), made_by])
+        stamp = folder / "recipe.json"
+        if stamp.exists() and stamp.read_text() == recipe:
             return folder
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         say(f"{self.name}: {' '.join(packages)} into {folder.name}")
         options = ["--variant=extract", f"--architectures={self.architecture}", f"--include={','.join(packages)}"]
-        run("mmdebstrap", "--quiet", *options, self.release, folder, f"deb {MIRROR} {self.release} main")
+        # The mirror as an address: for a line of sources.list mmdebstrap looks for no keys, and only Debian has its own in their place.
+        run(need("mmdebstrap"), "--quiet", *options, self.release, folder, MIRROR)
         # With a /dev of its own there is no pseudo-terminal; the links belong to a package that is not unpacked first.
         shutil.rmtree(folder / "dev", ignore_errors=True)
         for name in ("bin", "lib", "sbin"):
@@ -58,7 +65,7 @@ class System:
         # Of the pip that ensurepip installs: qemu's prefix is not in front of every path, of listxattr's for one.
         for settings in (folder / "usr" / "lib" / f"python{self.python}").glob("_sysconfigdata__*.py"):
             settings.write_text(settings.read_text().replace("'/usr/share/python-wheels/'", f"'{folder}/usr/share/python-wheels/'"))
-        stamp.write_text(" ".join(packages))
+        stamp.write_text(recipe)
         return folder
 
     def command(self, root: Path, program: str) -> list[str]:
@@ -94,16 +101,15 @@ def the_wheel(system: System) -> Path:
 
 def own_terminals() -> list[str]:
     """What starts a command that shares no pseudo-terminal with any other; empty where this machine's kernel does not let us."""
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     mount = "mount -t devpts devpts /dev/pts -o newinstance,ptmxmode=0666,mode=620 && mount --bind /dev/pts/ptmx /dev/ptmx"
-    prefix = [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    prefix = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
     return prefix if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0 else []
 
 
 def need(program: str) -> str:
     found = shutil.which(program)
     if not found:
-        raise FailedError(f"there is no {program}: sudo apt install qemu-user-static mmdebstrap mbpoll")
+        raise FailedError(f"there is no {program}: sudo apt install {'qemu-user-static' if program.startswith('qemu-') else program}")
     return found
 
 

@@ -14,6 +14,10 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parents[2]
 BUILD = TREE / "build" / "rpi"
 WHEELS = TREE / "dist" / "pi"
+TOOLS = BUILD / "tools"
+
+#: seconds for one step of those that say nothing; a hung one has to end, too
+LIMIT = 1800
 
 _begun = time.monotonic()
 
@@ -31,9 +35,13 @@ def say(text: str) -> None:
 def run(*command: object, **options) -> str:
     """What a command prints; that is shown only where it fails."""
     try:
-        done = subprocess.run([str(part) for part in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+        words, options = [str(part) for part in command], {"timeout": LIMIT} | options
+        done = subprocess.run(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     except FileNotFoundError as error:
         raise FailedError(f"there is no {error.filename}: install it") from error
+    except subprocess.TimeoutExpired as error:
+        said = (error.output or b"").decode(errors="replace").rstrip()
+        raise FailedError(f"{said}\n{' '.join(map(str, command))}: has not ended within {error.timeout} s") from error
     if done.returncode:
         raise FailedError(f"{done.stdout.rstrip()}\n{' '.join(map(str, command))}: ended with {done.returncode}")
     return done.stdout
@@ -52,16 +60,32 @@ def main(work) -> int:
 
 def inside_tools() -> None:
     """Go on in a Python that has the pinned tools; make it where it is not there."""
-    home, wanted = BUILD / "tools", Path(__file__).with_name("tools.txt")
-    stamp = home / "installed.txt"
-    if Path(sys.prefix) == home:
+    if Path(sys.prefix) == TOOLS:
         return
-    if not stamp.exists() or stamp.read_text() != wanted.read_text():
-        say(f"the tools into {home.relative_to(TREE)}")
-        venv.create(home, clear=True, with_pip=True)
-        run(home / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-r", wanted)
-        stamp.write_text(wanted.read_text())
-    os.execv(home / "bin" / "python", [str(home / "bin" / "python"), *sys.argv])
+    if main(_make_tools):
+        sys.exit(1)
+    os.execv(TOOLS / "bin" / "python", [str(TOOLS / "bin" / "python"), *sys.argv])
+
+
+def _make_tools() -> None:
+    # Not mbcore's own Python, but that of the machine that builds.
+    if sys.version_info < (3, 11):  # noqa: UP036
+        raise FailedError(f"{sys.executable} is Python {'.'.join(map(str, sys.version_info[:2]))}: run this with 3.11 or newer")
+    wanted, stamp = Path(__file__).with_name("tools.txt"), TOOLS / "installed.txt"
+    if stamp.exists() and stamp.read_text() == wanted.read_text():
+        return
+    say(f"the tools into {TOOLS.relative_to(TREE)}")
+    try:
+        venv.create(TOOLS, clear=True, with_pip=True)
+    except subprocess.CalledProcessError as error:
+        raise FailedError(f"{sys.executable} makes no virtual environment with pip: sudo apt install python3-venv") from error
+    run(TOOLS / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-r", wanted)
+    stamp.write_text(wanted.read_text())
+
+
+def need_root(why: str) -> None:
+    if os.geteuid():
+        raise FailedError(f"{why} takes root's rights: sudo {sys.argv[0]}")
 
 
 def epoch() -> int:
