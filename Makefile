@@ -67,7 +67,7 @@ test-arm:
 
 test-arm-all:
 	$(PYTHON) rpi/build-wheels armel
-	$(PYTHON) rpi/test-wheels --all $(ARGS) bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel
+	$(PYTHON) rpi/test-wheels --all bookworm-armhf bookworm-arm64 trixie-armhf trixie-arm64 bookworm-armel $(ARGS)
 
 bundle:
 	$(PYTHON) rpi/bundle $(ARGS)
