@@ -49,6 +49,9 @@ class LoopServer:
         self._rarely = Rarely()
         # What was told of the loop's counters.
         self._told: dict[str, int] = {}
+        self._news = 0
+        # Twisted asks for it each time.
+        self._prefix = f"{type(self).__name__} on {port.getHost()}"
         self.loop = self._make_loop()
         self._thread = LoopThread(self.loop, str(port.getHost().port), factory.reactor, self._fall_back)
         self._thread.start()
@@ -78,7 +81,8 @@ class LoopServer:
         """The loop wants something."""
         if not self._thread.elsewhere():
             self._attend()
-            self._tell()
+            if self._news != self.loop.news:
+                self._tell()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
@@ -88,7 +92,7 @@ class LoopServer:
 
     def logPrefix(self) -> str:
         """For Twisted's log."""
-        return f"{type(self).__name__} on {self._port.getHost()}"
+        return self._prefix
 
     def renew(self) -> None:
         """What sessions are made of has changed."""
@@ -102,6 +106,7 @@ class LoopServer:
 
     def _tell(self) -> None:
         """Log what the loop has counted, now and then."""
+        self._news = self.loop.news
         self._factory.coalesced = self.loop.coalesced
         if (lost := self._grown("lost")) and (number := self._rarely.count("lost", lost)) is not None:
             _log.warning("values that masters have written are not told to observers: there is no memory (%d so far)", number)

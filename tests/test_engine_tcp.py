@@ -36,6 +36,10 @@ def write(number):
     return pdu(f"06 0001 {number:04X}")
 
 
+def words_answer(value):
+    return pdu(f"03 02 {value:04X}")
+
+
 class Client:
     """A connection to the loop."""
 
@@ -119,8 +123,9 @@ class Served:
         return bool(select.select([self.loop], [], [], seconds)[0])
 
     def turn(self):
-        """The loop wants Python and gets it."""
+        """The loop wants Python and gets it, when it has asked for all that came to its mind."""
         assert self.wants_python()
+        until(lambda: self.loop.over or sleeps(self.thread_id))
         self.attend()
 
     def attend_until(self, true):
@@ -347,7 +352,8 @@ def test_a_client_that_resets_its_connection(serve, state):
         client.reset()
         if state == "standing":
             served.attend()
-    until(lambda: served.loop.count == 0)
+    # It may have been the departure of the one before that wanted Python.
+    served.attend_until(lambda: served.loop.count == 0)
     served.ask(served.connect(), COILS, COILS_ANSWER)
 
 
@@ -637,6 +643,112 @@ def test_only_the_connection_that_needs_python_stands_still(serve):
     assert served.hear(standing, len(expected)) == expected
 
 
+def test_what_came_together_is_answered_where_someone_observes(serve):
+    context, heard = watched(hr=Told())
+    served = serve(context)
+    client = served.connect()
+    client.say((wrap_socket(READ) + wrap_socket(write(7)) + wrap_socket(COILS)) * 10)
+    assert served.hear(client, 330) == (wrap_socket(pdu("03 02 1234")) + wrap_socket(write(7)) + wrap_socket(COILS_ANSWER)) * 10
+    assert len(heard) == 10
+
+
+def test_what_comes_while_python_has_a_connection_is_answered_next(serve):
+    told = Told()
+    served = serve(store(hr=told))
+    client = served.connect()
+
+    def ask_again(count):
+        client.say(wrap_socket(READ) + wrap_socket(COILS))
+        until(lambda: sleeps(served.thread_id))
+        told.outcome = lambda count: [8] * count
+        return [7] * count
+
+    for _ in range(20):
+        told.outcome = ask_again
+        client.say(wrap_socket(READ))
+        served.turn()
+        assert served.hear(client, 32) == b"".join(map(wrap_socket, [words_answer(7), words_answer(8), COILS_ANSWER]))
+
+
+def test_a_client_that_goes_while_python_has_its_connection(serve):
+    told = Told()
+    served = serve(store(hr=told))
+
+    def go(count):
+        client.socket.shutdown(socket.SHUT_WR)
+        until(lambda: sleeps(served.thread_id))
+        return [7] * count
+
+    told.outcome = go
+    for _ in range(20):
+        client = served.connect()
+        client.say(wrap_socket(READ))
+        assert served.hear(client, 11) == wrap_socket(words_answer(7))
+        until(lambda: served.loop.count == 0)
+        assert client.is_closed()
+    assert len(served.sessions) <= 16, "they are given back"
+
+
+def test_a_connection_that_makes_room_while_python_answers_it(serve):
+    """Its answer goes nowhere: not to the one that has its descriptor now."""
+    told = Told()
+    served = serve(store(hr=told), most=1)
+
+    def make_room(count):
+        others.append(served.connect())
+        until(lambda: served.loop.evicted == len(others) and sleeps(served.thread_id))
+        return [7] * count
+
+    others = []
+    for number in range(1, 6):
+        client = others[-1] if others else served.connect()
+        told.outcome = make_room
+        client.say(wrap_socket(READ))
+        served.attend_until(lambda number=number: len(others) == number)
+        assert client.is_closed()
+        assert others[-1].hears_nothing()
+        told.outcome = lambda count: [8] * count
+        served.ask(others[-1], READ, words_answer(8))
+
+
+def test_answers_of_a_users_block_that_the_client_does_not_take(serve):
+    served = serve(store(hr=Told()), send_buffer=4096)
+    deaf, other = served.connect(buffer=4096), served.connect()
+    request, answer = wrap_socket(pdu("03 0000 0064")), wrap_socket(b"\x03\xc8" + b"\x12\x34" * 100)
+    sender = threading.Thread(target=deaf.say, args=(request * 400,))
+    sender.start()
+    for _ in range(5):
+        while served.wants_python(0.05):
+            served.attend()
+        served.ask(other, READ, pdu("03 02 1234"))
+    assert served.hear(deaf, 400 * len(answer)) == answer * 400
+    sender.join()
+    served.ask(deaf, READ, pdu("03 02 1234"))
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_an_answer_waits_for_no_slow_one_behind_it(serve, connections):
+    told, heard = Told(), []
+    served = serve(store(hr=told))
+    clients = [served.connect() for _ in range(connections)]
+    for client in clients:
+        served.ask(client, COILS, COILS_ANSWER)
+
+    def slow(count):
+        if len(told.threads) == 2:
+            heard.append(clients[0].hear(11))
+        time.sleep(0.001)
+        return [7] * count
+
+    told.outcome = slow
+    for client in clients:
+        client.say(wrap_socket(READ) * (2 // connections))
+    until(lambda: sleeps(served.thread_id))
+    served.attend()
+    assert heard == [wrap_socket(words_answer(7))]
+    assert clients[-1].hear(11) == wrap_socket(words_answer(7))
+
+
 def test_a_custom_function_is_answered(serve):
     served = serve(decoder=decoder_of(SumRequest))
     client = served.connect()
@@ -721,8 +833,17 @@ def test_an_answer_that_comes_later(serve):
         assert not session.waiting
 
 
-def words_answer(value):
-    return pdu(f"03 02 {value:04X}")
+def test_an_answer_that_comes_later_keeps_nobody_waiting_who_has_asked_before(serve):
+    asked = Asked()
+    served = serve(store(hr=asked))
+    asked.setValues = lambda address, values: None
+    client = served.connect()
+    client.say(wrap_socket(write(7)) + wrap_socket(COILS) + wrap_socket(READ) + wrap_socket(write(8)))
+    served.turn()
+    assert client.hear(22) == wrap_socket(write(7)) + wrap_socket(COILS_ANSWER)
+    assert client.hears_nothing()
+    asked.answer([9])
+    assert served.hear(client, 23) == wrap_socket(words_answer(9)) + wrap_socket(write(8))
 
 
 def test_an_answer_has_its_time_from_when_it_is_asked_for(serve):
@@ -1018,12 +1139,25 @@ def test_an_observer_that_fails_loses_nothing_and_is_told_once(serve):
 
 def test_a_busy_block_leaves_the_reactor_its_turn(serve):
     """Clients that ask again at once get no further than what was asked when Python began."""
-    served = serve(store(hr=Told()))
-    client = served.connect()
-    client.say(wrap_socket(READ) * 50)
-    for _ in range(50):
-        served.turn()
-    assert client.hear(50 * 11) == wrap_socket(pdu("03 02 1234")) * 50
+    told = Told()
+    served = serve(store(hr=told))
+    clients = [served.connect() for _ in range(3)]
+
+    def ask_again(count):
+        for client in clients:
+            client.say(wrap_socket(READ))
+        until(lambda: sleeps(served.thread_id))
+        return [0x1234] * count
+
+    for client in clients:
+        client.say(wrap_socket(READ) * 5)
+    until(lambda: served.loop.accepted == 3 and sleeps(served.thread_id))
+    told.outcome = ask_again
+    served.attend()
+    assert len(told.threads) == 15, "what came together is answered together"
+    told.outcome = lambda count: [0x1234] * count
+    for client in clients:
+        assert served.hear(client, 20 * 11) == wrap_socket(pdu("03 02 1234")) * 20
 
 
 OUTSIDE = """

@@ -594,6 +594,7 @@ class Counting:
     """A loop's counters."""
 
     evicted = refused = lost = coalesced = count = dropped = undelivered = 0
+    news = property(lambda self: -1 - self.evicted - self.refused - self.lost - self.dropped - self.undelivered)
     refusal = errno.EMFILE
 
     def attend(self):

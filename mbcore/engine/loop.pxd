@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t
 
+from mbcore.engine.bell cimport bell_t
 from mbcore.engine.notes cimport Notes
 from mbcore.session cimport Session
 
@@ -14,8 +15,8 @@ cdef enum:
 
 cdef class Loop:
     # rung to wake the loop, and to call Python
-    cdef int to_loop
-    cdef int to_python
+    cdef bell_t to_loop
+    cdef bell_t to_python
     # of all processes that share the loop: which one has it; whether this one has, and which one has made it
     cdef int claims
     cdef bint claimed
@@ -27,11 +28,14 @@ cdef class Loop:
     cdef bint whole
     # this process is a fork of the one where the loop runs, or has wanted it too late
     cdef bint left
+    # Of both threads: how often something was counted, or all connections have gone.
+    cdef unsigned int counted
     cdef Notes notes
 
     cdef int initialised(self) except -1
     cdef void serve(self) noexcept nogil
     cdef void note(self, Session session) noexcept nogil
+    cdef void report(self) noexcept nogil
     cdef bint is_elsewhere(self) noexcept
     cdef int take_over(self) except -1
     cdef void leave(self) noexcept
@@ -81,6 +85,9 @@ cdef class NetworkLoop(Loop):
     cdef dict waiting
     # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
     cdef list changed
+    # one peer alone has asked; the loop is to hear of what was handed back
+    cdef bint alone
+    cdef bint owes_call
     # whose store observers are told of
     cdef Session first
 
@@ -90,6 +97,9 @@ cdef class NetworkLoop(Loop):
     cdef int run_errand(self, errand_t errand) except -1
     cdef bint answer(self, errand_t errand) except -1
     cdef void hand_back(self, errand_t errand) noexcept
+    cdef void call(self) noexcept
+    cdef bint deliver(self, uint32_t index) noexcept
+    cdef bint has_said_more(self, uint32_t index) noexcept
     cdef int make_sessions(self) except -1
     cdef void want_sessions(self) noexcept nogil
     cdef void* take_session(self) noexcept nogil

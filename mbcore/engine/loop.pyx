@@ -19,11 +19,14 @@ from mbcore.engine.clock cimport monotonic
 from mbcore.engine.notes cimport Notes
 from mbcore.engine.schedule cimport take_short_slices
 from mbcore.engine.shared cimport look, show
-from mbcore.session cimport PYTHON, WAIT, Session
+from mbcore.session cimport FED, PYTHON, WAIT, Session
 
 cdef enum:
     # Sessions made ahead, each for one peer to come.
     SPARE = 16
+
+# How long the first of several replies waits for the next one at most, seconds.
+cdef double TOGETHER = 0.0005
 
 # The loops that run in this process.
 running = set()
@@ -36,23 +39,23 @@ cdef class Loop:
     """
 
     def __cinit__(self, *args, **kwargs):
-        self.to_loop = self.to_python = self.claims = -1
+        self.to_loop.fd = self.to_python.fd = self.claims = -1
         self.maker = os.getpid()
         self.notes = Notes()
-        self.to_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.to_python = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.to_loop.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.to_python.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.claims = make_claim()
         if self.claims < 0:
             raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
-        for descriptor in (self.to_loop, self.to_python, self.claims):
+        for descriptor in (self.to_loop.fd, self.to_python.fd, self.claims):
             if descriptor >= 0:
                 close(descriptor)
 
     def fileno(self):
         """Return the descriptor that is readable when :meth:`attend` wants to be called."""
-        return self.to_python
+        return self.to_python.fd
 
     @property
     def over(self):
@@ -63,6 +66,11 @@ cdef class Loop:
     def elsewhere(self):
         """Whether another process has the loop."""
         return bool(self.is_elsewhere())
+
+    @property
+    def news(self):
+        """Another number than the last time where a count has changed that the log tells of, or all connections have gone."""
+        return look(&self.counted)
 
     @property
     def coalesced(self):
@@ -86,6 +94,8 @@ cdef class Loop:
                 self.leave()
             else:
                 self.claimed = True
+                # Another process may have heard them.
+                self.to_loop.rung = self.to_python.rung = False
                 if os.getpid() != self.maker:
                     self.take_over()
         return not self.left
@@ -101,7 +111,7 @@ cdef class Loop:
                 take_short_slices()
                 self.serve()
                 show(&self.ended, True)
-                ring(self.to_python)
+                ring(&self.to_python)
         finally:
             running.discard(self)
 
@@ -112,14 +122,14 @@ cdef class Loop:
         """
         self.initialised()
         show(&self.stopping, True)
-        ring(self.to_loop)
+        ring(&self.to_loop)
 
     def knock(self):
         """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
         cdef bint heard
         self.initialised()
-        heard = not unheard(self.to_loop)
-        ring(self.to_loop)
+        heard = not unheard(&self.to_loop)
+        ring(&self.to_loop)
         return heard
 
     cdef int initialised(self) except -1:
@@ -137,8 +147,17 @@ cdef class Loop:
 
     cdef void note(self, Session session) noexcept nogil:
         """Note a write for the observers."""
+        cdef unsigned int before = self.notes.coalesced + self.notes.lost
         self.notes.write(session)
-        ring(self.to_python)
+        if self.notes.coalesced + self.notes.lost != before:
+            self.report()
+        else:
+            ring(&self.to_python)
+
+    cdef void report(self) noexcept nogil:
+        """Have Python look at the counts."""
+        show(&self.counted, self.counted + 1)
+        ring(&self.to_python)
 
     cdef bint is_elsewhere(self) noexcept:
         return self.left or not self.claimed and is_claimed(self.claims)
@@ -232,13 +251,16 @@ cdef class NetworkLoop(Loop):
         observers are told of the last writes, and nothing else is done.
         """
         cdef errand_t errand
-        cdef unsigned int _
+        cdef double begun = monotonic()
+        cdef unsigned int _, count
         self.initialised()
-        hush(self.to_python)
+        hush(&self.to_python)
         try:
             self.tell_all()
             # What is asked later rings again: the reactor has its turn in between.
-            for _ in range(self.asked.count()):
+            count = self.asked.count()
+            self.alone = count == 1
+            for _ in range(count):
                 if not self.asked.get(&errand):
                     break  # a user's code has stopped the loop, which has done the rest
                 # What comes before it in order is told, whatever that raises.
@@ -246,12 +268,17 @@ cdef class NetworkLoop(Loop):
                     self.notes.tell(self.first)
                 finally:
                     self.run_errand(errand)
+                if self.owes_call and monotonic() >= begun + TOGETHER:
+                    self.call()
+                    begun = monotonic()
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions()
         except BaseException:
             # What is left is done the next time.
-            ring(self.to_python)
+            ring(&self.to_python)
             raise
+        finally:
+            self.call()
         changed, self.changed = self.changed, []
         return changed
 
@@ -269,7 +296,11 @@ cdef class NetworkLoop(Loop):
         try:
             self.notes.tell(self.first)
         finally:
-            waits = self.answer(errand)
+            self.alone = True
+            try:
+                waits = self.answer(errand)
+            finally:
+                self.call()
         return waits
 
     def give_up(self, Session session not None):
@@ -286,7 +317,7 @@ cdef class NetworkLoop(Loop):
         """Make new sessions for the peers to come: those made ahead are out of date. May be called in any thread."""
         self.initialised()
         show(&self.edition, self.edition + 1)
-        ring(self.to_loop)
+        ring(&self.to_loop)
 
     cdef int tell_all(self) except -1:
         """Tell of what has happened, whoever hears of it."""
@@ -325,29 +356,63 @@ cdef class NetworkLoop(Loop):
     cdef bint answer(self, errand_t errand) except -1:
         """Let a session do what it has stopped for; whether a user's code answers later."""
         cdef Session session = <Session> errand.session
-        session.now = monotonic()
+        cdef double begun = monotonic()
+        cdef int fed = errand.need
+        cdef bint partly = False
         try:
-            if session.attend(errand.need) == WAIT:
-                if not look(&self.ended):
+            # What has come together is answered together.
+            while fed != FED:
+                session.now = monotonic()
+                if session.now >= begun + TOGETHER:
+                    self.deliver(errand.index)
+                    begun = session.now
+                if session.attend(fed) == WAIT:
+                    if look(&self.ended):
+                        # A user's code has stopped the loop and answers later: nobody waits for that.
+                        session.reset()
+                        return False
+                    # Who has asked before need not wait.
+                    self.deliver(errand.index)
                     self.waiting[session] = errand.index
                     return True
-                # A user's code has stopped the loop and answers later: nobody waits for that.
-                session.reset()
-                return False
+                # The loop goes on where observers are to hear of writes in their order, and nobody does where it has ended.
+                partly = session.store.units.observed or look(&self.ended)
+                fed = FED if partly else session.feed()
         except BaseException:
             # A user's code wants to end the program: its connection ends.
             errand.need = CLOSE
+            self.deliver(errand.index)
             try:
                 session.reset()
             finally:
                 self.hand_back(errand)
             raise
-        self.hand_back(errand)
+        # Of several replies each would bring the next request, and the loop a turn for each: it has them together.
+        if partly or not self.alone or not self.deliver(errand.index):
+            self.hand_back(errand)
+        else:
+            self.done.put(errand)
+            # The loop need not know before it has something to do anyway, unless the peer has said more meanwhile.
+            self.owes_call = self.owes_call or self.has_said_more(errand.index)
         return False
 
     cdef void hand_back(self, errand_t errand) noexcept:
         self.done.put(errand)
-        ring(self.to_loop)
+        self.owes_call = True
+
+    cdef void call(self) noexcept:
+        """Wake the loop for what was handed back."""
+        if self.owes_call:
+            self.owes_call = False
+            ring(&self.to_loop)
+
+    cdef bint deliver(self, uint32_t index) noexcept:
+        """Send a peer's replies; False where the loop has to."""
+        return False
+
+    cdef bint has_said_more(self, uint32_t index) noexcept:
+        """Of a peer whose session the loop may have again: whether there is something to read, or its end."""
+        return True
 
     cdef int make_sessions(self) except -1:
         cdef errand_t errand
@@ -365,7 +430,7 @@ cdef class NetworkLoop(Loop):
             self.first = session
             errand.session = <void*> session
             self.made.put(errand)
-        ring(self.to_loop)
+        ring(&self.to_loop)
         return 0
 
     # ---- in the loop's thread, without the GIL ----------------------------------------------------------------------------------------
@@ -373,7 +438,7 @@ cdef class NetworkLoop(Loop):
     cdef void want_sessions(self) noexcept nogil:
         if not look(&self.wants_sessions):
             show(&self.wants_sessions, True)
-            ring(self.to_python)
+            ring(&self.to_python)
 
     cdef void* take_session(self) noexcept nogil:
         """A session for a new peer; NULL until Python has made more."""
@@ -404,4 +469,4 @@ cdef class NetworkLoop(Loop):
         errand.asked = errand.need = need
         errand.session = session
         self.asked.put(errand)
-        ring(self.to_python)
+        ring(&self.to_python)

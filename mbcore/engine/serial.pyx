@@ -143,7 +143,7 @@ cdef class SerialLoop(Loop):
         """
         cdef unsigned int need
         self.initialised()
-        hush(self.to_python)
+        hush(&self.to_python)
         # Looked at first: what the loop noted before it stood still comes first.
         need = look(&self.need)
         self.notes.tell(self.session)
@@ -152,7 +152,7 @@ cdef class SerialLoop(Loop):
         self.session.now = monotonic()
         if self.session.attend(<int> need) != WAIT:
             show(&self.need, 0)
-            ring(self.to_loop)
+            ring(&self.to_loop)
 
     def give_up(self):
         """A user's code has not answered in time: let the line go on."""
@@ -171,7 +171,7 @@ cdef class SerialLoop(Loop):
         if self.priority:
             self.schedule_error = take_priority(self.priority)
             if self.schedule_error:
-                ring(self.to_python)
+                ring(&self.to_python)
         while not look(&self.stopping) and not self.error:
             if self.kept:
                 self.take_kept(chunk)
@@ -221,11 +221,11 @@ cdef class SerialLoop(Loop):
         cdef pollfd[2] polled
         cdef timespec timeout = time_of(then - monotonic())
         polled[0].fd, polled[0].events, polled[0].revents = self.fd, POLLIN, 0
-        polled[1].fd, polled[1].events, polled[1].revents = self.to_loop, POLLIN, 0
+        polled[1].fd, polled[1].events, polled[1].revents = self.to_loop.fd, POLLIN, 0
         if ppoll(polled, 2, NULL if then < 0 else &timeout, NULL) < 0:
             return 0
         if polled[1].revents:
-            hush(self.to_loop)
+            hush(&self.to_loop)
         return polled[0].revents
 
     cdef void go_on(self, int fed) noexcept nogil:
@@ -235,7 +235,7 @@ cdef class SerialLoop(Loop):
                 self.note(self.session)
             else:
                 show(&self.need, fed)
-                ring(self.to_python)
+                ring(&self.to_python)
                 while look(&self.need):
                     self.stand_still()
                     if look(&self.stopping) or self.error:
@@ -248,11 +248,11 @@ cdef class SerialLoop(Loop):
         cdef pollfd[2] polled
         cdef int count
         polled[0].fd, polled[0].events, polled[0].revents = self.fd if self.kept < BACKLOG else -1, POLLIN, 0
-        polled[1].fd, polled[1].events, polled[1].revents = self.to_loop, POLLIN, 0
+        polled[1].fd, polled[1].events, polled[1].revents = self.to_loop.fd, POLLIN, 0
         if ppoll(polled, 2, NULL, NULL) < 0:
             return
         if polled[1].revents:
-            hush(self.to_loop)
+            hush(&self.to_loop)
         if polled[0].revents:
             count = self.take(self.backlog + self.kept, BACKLOG - self.kept, polled[0].revents)
             if count:

@@ -15,12 +15,16 @@ from libc.string cimport memcmp, memset
 
 from posix.unistd cimport close
 
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+
 from mbcore.control cimport has_table_of_hosts
 from mbcore.engine.address cimport copy_host, getpeername, host_text, sockaddr, sockaddr_storage, socklen_t
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, NetworkLoop, errand_t
-from mbcore.engine.shared cimport look, show
+from mbcore.engine.shared cimport look, look_last, show, swap
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -101,8 +105,6 @@ ctypedef struct connection_t:
     size_t sent
     # the client does not take its replies: it is not read
     bint blocked
-    # bytes may have come that were not read
-    bint ready
     # the client sends no more: behind what is there comes the end
     bint hung_up
     # close once the replies are out, or when it is `closes_at`
@@ -135,6 +137,10 @@ cdef class TcpLoop(NetworkLoop):
     cdef double accept_again
 
     cdef connection_t* table
+    # Of both threads, for each place: bytes may have come that were not read.
+    cdef unsigned int* ready
+    # held while Python sends for a connection that it has, or is asked for that one's peer, and while such a one is closed
+    cdef PyThread_type_lock sending
     # indices of the table that were never used, and of those that were, which are free
     cdef uint32_t used
     cdef uint32_t* vacant
@@ -164,6 +170,9 @@ cdef class TcpLoop(NetworkLoop):
 
     def __cinit__(self, *args, **kwargs):
         self.epoll = -1
+        self.sending = PyThread_allocate_lock()
+        if self.sending == NULL:
+            raise MemoryError()
 
     def __init__(
         self, int listener, new_session, uint32_t max_connections, double idle_timeout=0.0, *, uint32_t per_host=0, admit=None, told=None,
@@ -183,8 +192,9 @@ cdef class TcpLoop(NetworkLoop):
         self.turns_mask = turns - 1
         self.turns = <uint8_t*> calloc(turns, 1)
         self.table = <connection_t*> calloc(self.places, sizeof(connection_t))
+        self.ready = <unsigned int*> calloc(self.places, sizeof(unsigned int))
         self.vacant = <uint32_t*> calloc(self.places, sizeof(uint32_t))
-        if self.table == NULL or self.vacant == NULL or self.turns == NULL:
+        if self.table == NULL or self.ready == NULL or self.vacant == NULL or self.turns == NULL:
             raise MemoryError()
         self.take_over()
         self.set_up(new_session, admit)
@@ -193,7 +203,10 @@ cdef class TcpLoop(NetworkLoop):
     def __dealloc__(self):
         if self.epoll >= 0:
             close(self.epoll)
+        if self.sending != NULL:
+            PyThread_free_lock(self.sending)
         free(self.table)
+        free(self.ready)
         free(self.vacant)
         free(self.turns)
         free(self.buffers.buffer)
@@ -210,7 +223,7 @@ cdef class TcpLoop(NetworkLoop):
         """Close all connections there are, once their replies are out; :meth:`attend` wants to be called when the last is gone."""
         self.initialised()
         show(&self.emptying, True)
-        ring(self.to_loop)
+        ring(&self.to_loop)
 
     cdef int tell_all(self) except -1:
         cdef unsigned int last = look(&self.turns_put)
@@ -225,15 +238,42 @@ cdef class TcpLoop(NetworkLoop):
     cdef object host_of(self, uint32_t index):
         cdef sockaddr_storage address
         cdef socklen_t length = sizeof(address)
-        if getpeername(self.table[index].fd, <sockaddr*> &address, &length):
-            return None
-        return host_text(&address)
+        cdef bint known
+        PyThread_acquire_lock(self.sending, WAIT_LOCK)
+        known = self.table[index].state != GONE and not getpeername(self.table[index].fd, <sockaddr*> &address, &length)
+        PyThread_release_lock(self.sending)
+        return host_text(&address) if known else None
+
+    cdef bint deliver(self, uint32_t index) noexcept:
+        cdef connection_t* connection = &self.table[index]
+        cdef Session session = <Session> connection.session
+        cdef bint delivered = False
+        cdef ssize_t count
+        # With the GIL: giving it away and getting it back takes longer, and this does not wait.
+        PyThread_acquire_lock(self.sending, WAIT_LOCK)
+        if connection.state == ASKING and not connection.blocked:
+            while connection.sent < session.out_length:
+                count = send(
+                    connection.fd, session.out + connection.sent, session.out_length - connection.sent, MSG_NOSIGNAL | MSG_DONTWAIT
+                )
+                if count < 0:
+                    break  # the loop finds out why
+                connection.sent += count
+            else:
+                connection.sent = 0
+                session.forget_replies()
+                delivered = not session.closing
+        PyThread_release_lock(self.sending)
+        return delivered
+
+    cdef bint has_said_more(self, uint32_t index) noexcept:
+        return look_last(&self.ready[index])
 
     cdef int take_over(self) except -1:
         if self.epoll >= 0:
             close(self.epoll)
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if self.epoll < 0 or self.watch(self.to_loop, BELL, EPOLLIN):
+        if self.epoll < 0 or self.watch(self.to_loop.fd, BELL, EPOLLIN | EPOLLET):
             raise OSError(errno, os.strerror(errno))
         return 0
 
@@ -275,13 +315,15 @@ cdef class TcpLoop(NetworkLoop):
 
     cdef void attend_to(self, const epoll_event* events, int count, double now) noexcept nogil:
         cdef int i
+        self.take_back(now)
         for i in range(count):
             if events[i].data.u32 == LISTENER:
                 self.accept_some(now)
             elif events[i].data.u32 == BELL:
-                hush(self.to_loop)
+                hear(&self.to_loop)
             else:
                 self.look_at(events[i].data.u32, events[i].events, now)
+        # Last: nobody rings for a connection that had nothing to read when Python was done with it.
         self.take_back(now)
 
     cdef int pause(self, double now) noexcept nogil:
@@ -317,7 +359,7 @@ cdef class TcpLoop(NetworkLoop):
             else:
                 self.drop(index)
         show(&self.emptying, False)
-        ring(self.to_python)
+        self.report()
 
     cdef void accept_on(self, double now) noexcept nogil:
         cdef void* session = NULL if self.full() else self.take_session()
@@ -371,7 +413,7 @@ cdef class TcpLoop(NetworkLoop):
         self.refusal = errno
         self.refused += 1
         self.rest_accepting(now + REST)
-        ring(self.to_python)
+        self.report()
 
     cdef void rest_accepting(self, double again) noexcept nogil:
         if self.accepting:
@@ -396,6 +438,7 @@ cdef class TcpLoop(NetworkLoop):
         connection.fd = fd
         connection.session = session
         connection.state = PENDING
+        show(&self.ready[index], False)
         copy_host(connection.host, address)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
@@ -440,14 +483,14 @@ cdef class TcpLoop(NetworkLoop):
         if oldest != LISTENER and found >= most:
             self.evicted += 1
             self.drop(oldest)
-            ring(self.to_python)
+            self.report()
 
     cdef void turn(self, bint made) noexcept nogil:
         """Have Python told of a connection that was made or lost."""
         if look(&self.traces):
             self.turns[self.turns_put & self.turns_mask] = made
             show(&self.turns_put, self.turns_put + 1)
-            ring(self.to_python)
+            ring(&self.to_python)
 
     cdef void drop(self, uint32_t index) noexcept nogil:
         """Close a connection; its place is free when Python has no part in it."""
@@ -462,15 +505,21 @@ cdef class TcpLoop(NetworkLoop):
 
     cdef void hang_up(self, uint32_t index) noexcept nogil:
         cdef connection_t* connection = &self.table[index]
+        # Python may be about to send for it.
+        cdef bint lent = connection.state != OPEN
         if connection.state != PENDING:
             self.count -= 1
             self.turn(False)
             if not self.count:
                 # Who waits for the last one to go.
-                ring(self.to_python)
+                self.report()
+        if lent:
+            PyThread_acquire_lock(self.sending, WAIT_LOCK)
         # First: a fork must not find a descriptor here that is another one's already.
         connection.state = GONE
         close(connection.fd)
+        if lent:
+            PyThread_release_lock(self.sending)
 
     cdef void release(self, uint32_t index) noexcept nogil:
         """The place and the session of a connection that has gone are free."""
@@ -490,10 +539,10 @@ cdef class TcpLoop(NetworkLoop):
         # Each is told once, and perhaps of a connection that has gone and left its place to another since: nothing here takes an event's
         # word for what the next system call tells.
         cdef connection_t* connection = &self.table[index]
-        connection.ready = True
         if events & EPOLLRDHUP:
             connection.hung_up = True
         if connection.state != OPEN:
+            swap(&self.ready[index], True)
             return
         if connection.blocked and not self.flush(index, now):
             return
@@ -511,8 +560,8 @@ cdef class TcpLoop(NetworkLoop):
         cdef connection_t* connection = &self.table[index]
         cdef uint8_t* place
         cdef int available = 0, turn = 0
+        cdef bint more
         cdef ssize_t count
-        connection.ready = False
         (<Session> connection.session).lend_buffers(&self.buffers)
         while True:
             place = (<Session> connection.session).room(&available)
@@ -528,11 +577,10 @@ cdef class TcpLoop(NetworkLoop):
                 self.drop(index)
                 return
             connection.last_heard = now
-            if not self.go_on(index, (<Session> connection.session).take(<int> count, now), now):
-                connection.ready = True
-                return
-            if count < available and not connection.hung_up:
-                # All that was there; what comes later is told.
+            # Else it was all that was there, and what comes later is told.
+            more = count == available or connection.hung_up
+            show(&self.ready[index], more)
+            if not self.go_on(index, (<Session> connection.session).take(<int> count, now), now) or not more:
                 return
             turn += <int> count
             if turn >= TURN:
@@ -600,7 +648,7 @@ cdef class TcpLoop(NetworkLoop):
             else:
                 connection.state = OPEN
                 connection.last_heard = now
-                if self.go_on(errand.index, (<Session> connection.session).feed(), now) and connection.ready:
+                if self.go_on(errand.index, (<Session> connection.session).feed(), now) and look(&self.ready[errand.index]):
                     self.read_from(errand.index, now)
                 self.take_buffers(errand.index)
 

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 
 from mbcore.control cimport has_table_of_hosts
 from mbcore.engine.address cimport host_text, sockaddr, sockaddr_storage, socklen_t
-from mbcore.engine.bell cimport hush, ring
+from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, NetworkLoop, errand_t
 from mbcore.engine.shared cimport look
@@ -98,12 +98,12 @@ cdef class UdpLoop(NetworkLoop):
         while not look(&self.stopping):
             self.choose_session()
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0
-            polled[1].fd, polled[1].events, polled[1].revents = self.to_loop, POLLIN, 0
+            polled[1].fd, polled[1].events, polled[1].revents = self.to_loop.fd, POLLIN, 0
             # Where Python could not make a session it is asked again.
             if poll(polled, 2, RETRY if self.session == NULL else -1) < 0:
                 continue
             if polled[1].revents:
-                hush(self.to_loop)
+                hush(&self.to_loop)
             self.take_back()
             if polled[0].revents:
                 self.receive()
@@ -160,7 +160,7 @@ cdef class UdpLoop(NetworkLoop):
             # Anyone can forge an address that nothing can be sent to.
             self.refusal = errno
             self.undelivered += 1
-            ring(self.to_python)
+            self.report()
         (<Session> peer.session).forget_replies()
 
     cdef void keep(self, const peer_t* peer, int need) noexcept nogil:
@@ -173,7 +173,7 @@ cdef class UdpLoop(NetworkLoop):
             self.used += 1
         else:
             self.dropped += 1
-            ring(self.to_python)
+            self.report()
             (<Session> self.session).clear()
             return
         self.table[index] = peer[0]

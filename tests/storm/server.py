@@ -107,16 +107,16 @@ class Application:
 
     def __init__(self):
         self.plain = unit(ModbusSequentialDataBlock(0, [0] * CELLS), files={4: list(range(100))}, fifos={0x04DE: [1, 2, 3]})
-        self.context = ModbusServerContext(
-            slaves={
-                PLAIN: self.plain,
-                COUNTED: unit(CountedBlock(0, [0] * CELLS)),
-                LATER: unit(LaterBlock(0, [0] * CELLS)),
-                BROKEN: unit(BrokenBlock(0, [0] * CELLS)),
-            },
-            single=False,
-        )
+        units = {
+            PLAIN: self.plain,
+            COUNTED: unit(CountedBlock(0, [0] * CELLS)),
+            LATER: unit(LaterBlock(0, [0] * CELLS)),
+            BROKEN: unit(BrokenBlock(0, [0] * CELLS)),
+        }
+        self.context = ModbusServerContext(slaves=dict(units), single=False)
         self.context.add_observer(self._hear)
+        # The same units for servers that nobody observes: these answer together what comes together.
+        self.unobserved = ModbusServerContext(slaves=dict(units), single=False)
         self.heard = self.torn = self.turns = 0
         # Of the clients' writes that count themselves: the last of each that was heard of, and those that came out of order.
         self.last = {}
@@ -228,10 +228,10 @@ def main(order):
     options = {"custom_functions": [SumRequest], "answer_timeout": ANSWER_TIMEOUT, "defer_reactor_run": True, "engine": True}
     handles = {
         "tcp": StartTcpServer(application.context, address=(HOST, 0), max_connections=MOST_CONNECTIONS, **options),
-        "rtu-over-tcp": StartTcpServer(application.context, address=(HOST, 0), framer=ModbusRtuFramer, **options),
+        "rtu-over-tcp": StartTcpServer(application.unobserved, address=(HOST, 0), framer=ModbusRtuFramer, **options),
     }
     handles["limited"] = StartTcpServer(
-        application.context, address=(HOST, 0), max_connections_per_host=MOST_PER_HOST, idle_timeout=IDLE, **options
+        application.unobserved, address=(HOST, 0), max_connections_per_host=MOST_PER_HOST, idle_timeout=IDLE, **options
     )
     handles["udp"] = StartUdpServer(application.context, address=(HOST, 0), **options)
     if order["line"]:
