@@ -418,6 +418,7 @@ def _sniff(args: argparse.Namespace) -> None:
         title = f"mbcore {__version__} listens to {args.framer} on {args.device}, {line}"
         sniffer = Sniffer(port, monitor, title, capture=capture, quiet=args.quiet, count=args.count, seconds=args.seconds)
         at_end.callback(sniffer.close)
+        at_end.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(sniffer.wake_fd, warn_on_full_buffer=False))
         at_end.enter_context(_signals(sniffer.stop))
         if hasattr(signal, "SIGUSR1"):
             before = signal.signal(signal.SIGUSR1, lambda *_: sniffer.show_table())

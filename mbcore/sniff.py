@@ -115,8 +115,9 @@ class Sniffer:
         self._left = count
         self._seconds = seconds
         self._out = out or sys.stdout
-        self._woken, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
+        # What is written to it ends the wait, whatever it is: a signal may come just before the wait begins.
+        self._woken, self.wake_fd = os.pipe()
+        os.set_blocking(self.wake_fd, False)
 
     def stop(self) -> None:
         """End; may be called by a signal's handler."""
@@ -128,12 +129,12 @@ class Sniffer:
 
     def _signal(self, what: bytes) -> None:
         with suppress(BlockingIOError):  # as many are waiting already as fit
-            os.write(self._wake, what)
+            os.write(self.wake_fd, what)
 
     def close(self) -> None:
         """Let go of what wakes it up; the port stays open."""
         os.close(self._woken)
-        os.close(self._wake)
+        os.close(self.wake_fd)
 
     def run(self) -> None:
         """Listen to the end.

@@ -177,6 +177,34 @@ def test_signal_ends_it_with_the_table(sign, sniff):
     assert "damaged frames: 0, discarded bytes: 0\nNothing was heard" in said
 
 
+OTHER_THREAD = """
+import signal, sys, threading, time
+from pathlib import Path
+import mbcore.cli, mbcore.sniff
+
+def send():
+    # When the main thread waits: it does not compute, and lets this one run.
+    while Path("/proc/self/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.01)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+class Sniffer(mbcore.sniff.Sniffer):
+    def run(self):
+        threading.Thread(target=send).start()
+        super().run()
+
+mbcore.sniff.Sniffer = Sniffer
+sys.exit(mbcore.cli.main(["sniff", sys.argv[1], "--quiet"]))
+"""
+
+
+def test_a_signal_ends_it_that_interrupts_no_wait(line):
+    """As one that comes before the wait begins; here another thread has it."""
+    command = [sys.executable, "-P", "-c", OTHER_THREAD, line.sniffer_end]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert "Nothing was heard" in done.stdout
+
+
 def test_usr1_prints_the_table_and_goes_on(line, sniff):
     sniffing = sniff()
     with serial.Serial(line.client_end, 19200) as port:
