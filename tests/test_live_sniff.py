@@ -183,9 +183,11 @@ from pathlib import Path
 import mbcore.cli, mbcore.sniff
 
 def send():
-    # When the main thread waits: it does not compute, and lets this one run.
-    while Path("/proc/self/stat").read_text().rpartition(")")[2].split()[0] != "S":
+    # When the main thread waits, and not for this one.
+    waits = 0
+    while waits < 10:
         time.sleep(0.01)
+        waits = waits + 1 if Path("/proc/self/stat").read_text().rpartition(")")[2].split()[0] == "S" else 0
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 class Sniffer(mbcore.sniff.Sniffer):

@@ -85,9 +85,10 @@ cdef class NetworkLoop(Loop):
     cdef dict waiting
     # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
     cdef list changed
-    # one peer alone has asked; the loop is to hear of what was handed back
-    cdef bint alone
+    # the loop is to hear of what was handed back
     cdef bint owes_call
+    # Of both threads: Python does one errand after the other, and what it has handed back wants to be taken without a call.
+    cdef unsigned int several
     # whose store observers are told of
     cdef Session first
 

@@ -25,8 +25,8 @@ cdef enum:
     # Sessions made ahead, each for one peer to come.
     SPARE = 16
 
-# How long the first of several replies waits for the next one at most, seconds.
-cdef double TOGETHER = 0.0005
+# How long requests that have come together are answered before the reactor has its turn and the replies go out, seconds.
+cdef double TOGETHER = 0.001
 
 # The loops that run in this process.
 running = set()
@@ -251,15 +251,19 @@ cdef class NetworkLoop(Loop):
         observers are told of the last writes, and nothing else is done.
         """
         cdef errand_t errand
-        cdef double begun = monotonic()
-        cdef unsigned int _, count
+        cdef unsigned int _, count, outer = self.several
         self.initialised()
-        hush(&self.to_python)
+        # Of several processes the one that runs the loop hears it, even if none does yet.
+        if self.claimed:
+            hush(&self.to_python)
         try:
             self.tell_all()
             # What is asked later rings again: the reactor has its turn in between.
             count = self.asked.count()
-            self.alone = count == 1
+            if count > 1:
+                # The loop takes back what is done, however long the next one takes.
+                show(&self.several, True)
+                ring(&self.to_loop)
             for _ in range(count):
                 if not self.asked.get(&errand):
                     break  # a user's code has stopped the loop, which has done the rest
@@ -268,9 +272,6 @@ cdef class NetworkLoop(Loop):
                     self.notes.tell(self.first)
                 finally:
                     self.run_errand(errand)
-                if self.owes_call and monotonic() >= begun + TOGETHER:
-                    self.call()
-                    begun = monotonic()
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions()
         except BaseException:
@@ -278,6 +279,7 @@ cdef class NetworkLoop(Loop):
             ring(&self.to_python)
             raise
         finally:
+            show(&self.several, outer)
             self.call()
         changed, self.changed = self.changed, []
         return changed
@@ -296,7 +298,6 @@ cdef class NetworkLoop(Loop):
         try:
             self.notes.tell(self.first)
         finally:
-            self.alone = True
             try:
                 waits = self.answer(errand)
             finally:
@@ -359,13 +360,10 @@ cdef class NetworkLoop(Loop):
         cdef double begun = monotonic()
         cdef int fed = errand.need
         cdef bint partly = False
+        session.now = begun
         try:
             # What has come together is answered together.
             while fed != FED:
-                session.now = monotonic()
-                if session.now >= begun + TOGETHER:
-                    self.deliver(errand.index)
-                    begun = session.now
                 if session.attend(fed) == WAIT:
                     if look(&self.ended):
                         # A user's code has stopped the loop and answers later: nobody waits for that.
@@ -375,8 +373,9 @@ cdef class NetworkLoop(Loop):
                     self.deliver(errand.index)
                     self.waiting[session] = errand.index
                     return True
+                session.now = monotonic()
                 # The loop goes on where observers are to hear of writes in their order, and nobody does where it has ended.
-                partly = session.store.units.observed or look(&self.ended)
+                partly = session.store.units.observed or session.now >= begun + TOGETHER or look(&self.ended)
                 fed = FED if partly else session.feed()
         except BaseException:
             # A user's code wants to end the program: its connection ends.
@@ -388,7 +387,7 @@ cdef class NetworkLoop(Loop):
                 self.hand_back(errand)
             raise
         # Of several replies each would bring the next request, and the loop a turn for each: it has them together.
-        if partly or not self.alone or not self.deliver(errand.index):
+        if partly or look(&self.several) or not self.deliver(errand.index):
             self.hand_back(errand)
         else:
             self.done.put(errand)

@@ -143,7 +143,9 @@ cdef class SerialLoop(Loop):
         """
         cdef unsigned int need
         self.initialised()
-        hush(&self.to_python)
+        # Of several processes the one that runs the loop hears it, even if none does yet.
+        if self.claimed:
+            hush(&self.to_python)
         # Looked at first: what the loop noted before it stood still comes first.
         need = look(&self.need)
         self.notes.tell(self.session)

@@ -249,6 +249,9 @@ cdef class TcpLoop(NetworkLoop):
         cdef Session session = <Session> connection.session
         cdef bint delivered = False
         cdef ssize_t count
+        # In a fork, which a user's code has made, its descriptor is closed.
+        if self.left:
+            return False
         # With the GIL: giving it away and getting it back takes longer, and this does not wait.
         PyThread_acquire_lock(self.sending, WAIT_LOCK)
         if connection.state == ASKING and not connection.blocked:
@@ -328,6 +331,8 @@ cdef class TcpLoop(NetworkLoop):
 
     cdef int pause(self, double now) noexcept nogil:
         # Milliseconds until something has to be done; -1: nothing.
+        if look(&self.several):
+            return 1
         if self.sweeps and self.count or not self.accepting or now < self.sweeps_until:
             return <int> (1000 * SWEEP)
         return -1
@@ -647,7 +652,8 @@ cdef class TcpLoop(NetworkLoop):
                 self.let_in(errand.index)
             else:
                 connection.state = OPEN
-                connection.last_heard = now
+                # It was answered then; perhaps nobody has called.
+                connection.last_heard = (<Session> connection.session).now
                 if self.go_on(errand.index, (<Session> connection.session).feed(), now) and look(&self.ready[errand.index]):
                     self.read_from(errand.index, now)
                 self.take_buffers(errand.index)

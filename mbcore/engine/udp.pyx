@@ -100,7 +100,7 @@ cdef class UdpLoop(NetworkLoop):
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0
             polled[1].fd, polled[1].events, polled[1].revents = self.to_loop.fd, POLLIN, 0
             # Where Python could not make a session it is asked again.
-            if poll(polled, 2, RETRY if self.session == NULL else -1) < 0:
+            if poll(polled, 2, 1 if look(&self.several) else RETRY if self.session == NULL else -1) < 0:
                 continue
             if polled[1].revents:
                 hush(&self.to_loop)
