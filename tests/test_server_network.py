@@ -666,6 +666,29 @@ def test_datagrams_are_served_without_the_reactor(serve_udp, reactor):
     assert reader.logPrefix().startswith("UdpServer on")
 
 
+def test_a_udp_server_whose_process_has_ended_is_served_by_the_next_one(reactor):
+    """The one that has ended has heard what was to wake the loop."""
+    reactor.running = False
+    served = UdpServed(reactor)
+    [reader] = reactor.readers
+
+    def serve_for_a_while():
+        thread = threading.Thread(target=reader.loop.run)
+        thread.start()
+        until(reader.loop.knock)
+        reader.loop.stop()
+        thread.join()
+        return True
+
+    child, end = in_a_fork(serve_for_a_while)
+    end()
+    assert os.waitpid(child, 0)[1] == 0
+    reactor.running = True
+    reactor.advance(0)
+    served.client.ask(READ, ANSWER)
+    served.stop()
+
+
 def test_a_udp_server_tells_of_its_port(reactor):
     told = []
     served = UdpServed(reactor, trace_connect=told.append)

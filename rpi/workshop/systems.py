@@ -4,6 +4,7 @@ No chroot and no binfmt: a program finds the libraries and files of its root by 
 machine's kernel gets to run a shell script in its place that calls qemu.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -22,6 +23,16 @@ WHEEL_OF = {
     "armhf": (WHEELS, "mbcore-*_armv7l.whl"),
     "armel": (BUILD / "armel", "mbcore-*_armv6l.whl"),
 }
+
+
+def known(name: str) -> str:
+    """A system's name, as argparse's type.
+
+    :raises argparse.ArgumentTypeError: there is none of that name
+    """
+    if name not in SYSTEMS:
+        raise argparse.ArgumentTypeError(f"there is no system {name}: choose of {', '.join(SYSTEMS)}")
+    return name
 
 
 @dataclass(frozen=True)
