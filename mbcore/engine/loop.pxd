@@ -11,6 +11,8 @@ cdef enum:
     CLOSE = 101
     CANCEL = 102
     RETIRE = 103
+    # Milliseconds between two looks at what Python has handed back while it does several errands.
+    LOOK = 1
 
 
 cdef class Loop:

@@ -23,7 +23,7 @@ from mbcore.control cimport has_table_of_hosts
 from mbcore.engine.address cimport copy_host, getpeername, host_text, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, NetworkLoop, errand_t
+from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
 from mbcore.engine.shared cimport look, look_last, show, swap
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
 
@@ -246,26 +246,15 @@ cdef class TcpLoop(NetworkLoop):
 
     cdef bint deliver(self, uint32_t index) noexcept:
         cdef connection_t* connection = &self.table[index]
-        cdef Session session = <Session> connection.session
         cdef bint delivered = False
-        cdef ssize_t count
         # In a fork, which a user's code has made, its descriptor is closed.
         if self.left:
             return False
         # With the GIL: giving it away and getting it back takes longer, and this does not wait.
         PyThread_acquire_lock(self.sending, WAIT_LOCK)
         if connection.state == ASKING and not connection.blocked:
-            while connection.sent < session.out_length:
-                count = send(
-                    connection.fd, session.out + connection.sent, session.out_length - connection.sent, MSG_NOSIGNAL | MSG_DONTWAIT
-                )
-                if count < 0:
-                    break  # the loop finds out why
-                connection.sent += count
-            else:
-                connection.sent = 0
-                session.forget_replies()
-                delivered = not session.closing
+            # Where it fails the loop finds out why.
+            delivered = send_replies(connection) and not (<Session> connection.session).closing
         PyThread_release_lock(self.sending)
         return delivered
 
@@ -332,7 +321,7 @@ cdef class TcpLoop(NetworkLoop):
     cdef int pause(self, double now) noexcept nogil:
         # Milliseconds until something has to be done; -1: nothing.
         if look(&self.several):
-            return 1
+            return LOOK
         if self.sweeps and self.count or not self.accepting or now < self.sweeps_until:
             return <int> (1000 * SWEEP)
         return -1
@@ -614,25 +603,16 @@ cdef class TcpLoop(NetworkLoop):
     cdef bint flush(self, uint32_t index, double now) noexcept nogil:
         """Send replies; False where the connection has gone."""
         cdef connection_t* connection = &self.table[index]
-        cdef uint8_t* out = (<Session> connection.session).out
-        cdef size_t length = (<Session> connection.session).out_length
-        cdef ssize_t count
-        while connection.sent < length:
-            count = send(connection.fd, out + connection.sent, length - connection.sent, MSG_NOSIGNAL | MSG_DONTWAIT)
-            if count >= 0:
-                connection.sent += count
-            elif errno == EAGAIN:
-                connection.blocked = True
-                if connection.closing and not connection.closes_at:
-                    connection.closes_at = now + CLOSE_WAIT
-                    self.sweeps_until = connection.closes_at + 2 * SWEEP
-                return True
-            elif errno != EINTR:
+        if not send_replies(connection):
+            if errno != EAGAIN:
                 self.drop(index)
                 return False
+            connection.blocked = True
+            if connection.closing and not connection.closes_at:
+                connection.closes_at = now + CLOSE_WAIT
+                self.sweeps_until = connection.closes_at + 2 * SWEEP
+            return True
         connection.blocked = False
-        connection.sent = 0
-        (<Session> connection.session).forget_replies()
         if connection.closing:
             self.drop(index)
             return False
@@ -679,3 +659,19 @@ cdef class TcpLoop(NetworkLoop):
         cdef uint32_t index
         for index in range(self.used):
             self.drop(index)
+
+
+cdef bint send_replies(connection_t* connection) noexcept nogil:
+    """Send what its session has to say, by the thread that has the session; False, with `errno`, where the socket takes no more."""
+    cdef const uint8_t* out = (<Session> connection.session).out
+    cdef size_t length = (<Session> connection.session).out_length
+    cdef ssize_t count
+    while connection.sent < length:
+        count = send(connection.fd, out + connection.sent, length - connection.sent, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if count >= 0:
+            connection.sent += count
+        elif errno != EINTR:
+            return False
+    connection.sent = 0
+    (<Session> connection.session).forget_replies()
+    return True

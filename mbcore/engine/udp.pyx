@@ -12,7 +12,7 @@ from mbcore.control cimport has_table_of_hosts
 from mbcore.engine.address cimport host_text, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, NetworkLoop, errand_t
+from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
 from mbcore.engine.shared cimport look
 from mbcore.session cimport FED, OBSERVE, Session
 
@@ -99,8 +99,7 @@ cdef class UdpLoop(NetworkLoop):
             self.choose_session()
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0
             polled[1].fd, polled[1].events, polled[1].revents = self.to_loop.fd, POLLIN, 0
-            # Where Python could not make a session it is asked again.
-            if poll(polled, 2, 1 if look(&self.several) else RETRY if self.session == NULL else -1) < 0:
+            if poll(polled, 2, self.pause()) < 0:
                 continue
             if polled[1].revents:
                 hush(&self.to_loop)
@@ -109,6 +108,13 @@ cdef class UdpLoop(NetworkLoop):
                 self.receive()
         self.take_back()
         self.cancel_all()
+
+    cdef int pause(self) noexcept nogil:
+        # Milliseconds until something has to be done; -1: nothing.
+        if look(&self.several):
+            return LOOK
+        # Where Python could not make a session it is asked again.
+        return RETRY if self.session == NULL else -1
 
     cdef void choose_session(self) noexcept nogil:
         """Have a session for the next datagram that is up to date."""
