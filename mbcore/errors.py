@@ -17,8 +17,6 @@ A peer's bytes lead to an exception response, silence or a counter; a user's mis
 value and the way out. Those with a name of pymodbus say "Modbus Error: " and their kind before the sentence, as they do there.
 """
 
-from mbcore.constants import ExceptionCode
-
 
 class ModbusException(Exception):
     """pymodbus' base class.
@@ -82,6 +80,8 @@ class NoSuchSlaveException(RequestError):
     _prefix = "Modbus Error: [No Such Slave] "
 
     def __init__(self, message: str = "no such unit") -> None:
+        from mbcore.constants import ExceptionCode  # a server's start would wait for it
+
         super().__init__(ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND, message)
 
 

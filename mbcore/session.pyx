@@ -26,7 +26,6 @@ from mbcore.framer.base cimport CLOSE, DROP, FOUND, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport write_to, writer_t, written
 
-from mbcore.constants import ExceptionCode
 from mbcore.errors import ConfigurationError, RequestError
 from mbcore.execute import Later
 
@@ -178,8 +177,7 @@ cdef class Session:
 
     cdef int give_up(self) except -1:
         """Wait no longer for the user's answer."""
-        code = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
-        self.awaited.close(RequestError(code, "a data block did not answer in time"))
+        self.awaited.close(RequestError(GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND, "a data block did not answer in time"))
         return 0
 
     cdef int absorb(self, bytes data) except -1:

@@ -26,14 +26,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .factory import ModbusServerFactory
-    from .options import IgnoredKeywordWarning
+    from .foreign import IgnoredKeywordWarning
     from .running import RunningServer, StopServer
     from .start import StartSerialServer, StartTcpServer, StartTlsServer, StartUdpServer
     from .tcp import ModbusTcpProtocol
     from .udp import ModbusUdpProtocol
 else:
     _MODULES = {
-        "IgnoredKeywordWarning": "options",
+        "IgnoredKeywordWarning": "foreign",
         "ModbusServerFactory": "factory",
         "ModbusTcpProtocol": "tcp",
         "ModbusUdpProtocol": "udp",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from mbcore import ModbusDeviceIdentification, ModbusServerContext, ModbusSlaveContext
 from mbcore import framer as framers
@@ -61,63 +60,8 @@ SERIAL_KEYWORDS = SERVER_KEYWORDS | _START_KEYWORDS | LINE_KEYWORDS
 
 # pymodbus 3's newer words for the same thing.
 _ALIASES = {"ignore_missing_devices": "ignore_missing_slaves", "custom_pdu": "custom_functions"}
-
-
-class _Unused(NamedTuple):
-    """A keyword of some pymodbus server that has no use here."""
-
-    advice: str  # what to do instead
-    silent: tuple[object, ...] = (None, False)  # values that ask for nothing beyond what happens anyway
-
-    def asks(self, value: object) -> bool:
-        """Whether the user asks for something with this value; 0 is not False here, a port 0 asks for a free one."""
-        return not any(type(value) is type(nothing) and value == nothing for nothing in self.silent)
-
-
-_UNUSED = {
-    "address": _Unused("it belongs to the Start functions of the network; a factory is handed to reactor.listenTCP(port, factory)"),
-    "allow_multiple_devices": _Unused("other slaves on the line are always understood", (True, False)),
-    "allow_reuse_address": _Unused("an address can always be used again at once", (None, True)),
-    "allow_reuse_port": _Unused("let one process serve the port"),
-    "auto_reconnect": _Unused("a serial line is opened again by itself when its device is back", (None, False, True)),
-    "backlog": _Unused("it belongs to StartTcpServer and StartTlsServer"),
-    "baudrate": _Unused("it belongs to StartSerialServer"),
-    "bytesize": _Unused("it belongs to StartSerialServer"),
-    "cafile": _Unused("it belongs to StartTlsServer"),
-    "certfile": _Unused("it belongs to StartTlsServer"),
-    "console": _Unused("it belongs to the Start functions"),
-    "context": _Unused("the context is the first parameter"),
-    "defer_reactor_run": _Unused("it belongs to the Start functions"),
-    "defer_start": _Unused("use defer_reactor_run=True, which returns the server's handle"),
-    "handle_local_echo": _Unused('StartSerialServer finds an echo by itself, and echo="drop" says that there is one'),
-    "handler": _Unused("subclass ModbusTcpProtocol and set it as the protocol of a ModbusServerFactory"),
-    "host": _Unused("use address=(host, port)"),
-    "idle_timeout": _Unused("it belongs to StartTcpServer and StartTlsServer", (None, False, 0, 0.0)),
-    "keyfile": _Unused("it belongs to StartTlsServer"),
-    "loop": _Unused("Twisted's reactor runs the server; install twisted.internet.asyncioreactor first to share an asyncio loop"),
-    "max_connections": _Unused("it belongs to StartTcpServer and StartTlsServer"),
-    "max_connections_per_host": _Unused("it belongs to StartTcpServer and StartTlsServer"),
-    "parity": _Unused("it belongs to StartSerialServer"),
-    "password": _Unused("store the key without a password, or give sslctx=, a twisted.internet.ssl.CertificateOptions that has the key"),
-    "path": _Unused("serve a UNIX socket with twisted.internet.endpoints.UNIXServerEndpoint and a ModbusServerFactory"),
-    "port": _Unused("use address=(host, port)"),
-    "reconnect_delay": _Unused("a serial line is tried again after 0.2 s, then ever more rarely, at last every 5 s"),
-    "reqclicert": _Unused("give cafile=, then clients have to show a certificate that it signed"),
-    "request_tracer": _Unused("use trace_pdu=, which sees every request and response"),
-    "response_manipulator": _Unused("use trace_pdu= or trace_packet=, which may change what is sent"),
-    "rtscts": _Unused("it belongs to StartSerialServer"),
-    "sslctx": _Unused("it belongs to StartTlsServer"),
-    "stopbits": _Unused("it belongs to StartSerialServer"),
-    "timeout": _Unused("a server waits for requests without a limit", (None, 0, 0.0)),
-    "xonxoff": _Unused("it belongs to StartSerialServer"),
-}
-
-# Keywords that users try on a server, and whose they are.
-_CONTEXT_KEYWORDS = {"single": "ModbusServerContext", "slaves": "ModbusServerContext", "zero_mode": "ModbusSlaveContext"}
 # The highest address of a slave (Serial Line V1.02, 2.2).
 MAX_UNIT_ID = 247
-# How alike two words are when one may be a slip of the pen: above "factory" and "reactor" (0.71), not above "prot" and "port" (0.75).
-_ALIKE = 0.75
 
 # By name: a framer's module is loaded where the framer is asked for.
 _FRAMER_WORDS = {
@@ -129,14 +73,10 @@ _FRAMER_WORDS = {
 }
 
 
-class IgnoredKeywordWarning(UserWarning):
-    """A keyword of a pymodbus server has no effect here; the text says what to do instead."""
-
-
 def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], stacklevel: int = 3, **named: Any) -> dict[str, Any]:
     """The keywords of ``given`` that ``caller`` uses, under their own names.
 
-    A keyword that only some other pymodbus server uses gets one :class:`IgnoredKeywordWarning`.
+    A keyword that only some other pymodbus server uses gets one :class:`~mbcore.server.IgnoredKeywordWarning`.
 
     :param stacklevel: how far up the user's own line is, as for :func:`warnings.warn`
     :param named: parameters of the caller that ``given`` may hold under another name; an empty one is left out
@@ -149,22 +89,11 @@ def take_options(caller: str, given: Mapping[str, Any], known: frozenset[str], s
             if name in options:
                 raise TypeError(f"{caller}() got {name!r} twice: {word!r} is another name for it")
             options[name] = value
-        elif name in _UNUSED:
-            if _UNUSED[name].asks(value):
-                warnings.warn(f"{caller}() ignores {word!r}: {_UNUSED[name].advice}", IgnoredKeywordWarning, stacklevel=stacklevel)
         else:
-            raise TypeError(f"{caller}() has no keyword {word!r}; {_hint(word, known)}")
+            from .foreign import explain  # most programs need none of it
+
+            explain(caller, word, name, value, known.union(_ALIASES), stacklevel + 1)
     return options
-
-
-def _hint(word: str, known: frozenset[str]) -> str:
-    """What to do about a keyword that no server has."""
-    if word in _CONTEXT_KEYWORDS:
-        return f"it belongs to {_CONTEXT_KEYWORDS[word]}"
-    import difflib  # 230 KB that only a mistake needs
-
-    nearest = difflib.get_close_matches(word, sorted(known | _UNUSED.keys() | _ALIASES.keys()), n=1, cutoff=_ALIKE)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"it knows {', '.join(sorted(known))}"
 
 
 def check_store(store: object) -> ModbusServerContext:

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
@@ -31,7 +31,9 @@ from .options import (
 )
 from .running import RunningServer, start_server
 from .tcp import ModbusTcpProtocol
-from .udp import ModbusUdpProtocol
+
+if TYPE_CHECKING:
+    from .udp import ModbusUdpProtocol
 
 PORT = 502
 TLS_PORT = 802
@@ -133,6 +135,8 @@ def StartUdpServer(
     options = take_options("StartUdpServer", kwargs, UDP_KEYWORDS, custom_functions=custom_functions)
     host, port = check_address(address, PORT)
     engine = _take_engine(options)
+    from .udp import ModbusUdpProtocol
+
     protocol = ModbusUdpProtocol(context, identity=identity, **options)
     protocol.engine = protocol.wants_loop(engine, ModbusUdpProtocol, {})
     listen = partial(_listen_udp, protocol, host, port)

@@ -20,9 +20,8 @@ from mbcore import (
 )
 from mbcore.errors import ConfigurationError
 from mbcore.framer import Framer
-from mbcore.server import options
+from mbcore.server import IgnoredKeywordWarning, options
 from mbcore.server.options import (
-    IgnoredKeywordWarning,
     check_address,
     check_count,
     check_hook,
