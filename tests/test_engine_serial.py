@@ -756,6 +756,17 @@ def test_a_descriptor_that_cannot_be_read(bus):
     assert served.loop.errno == errno.EIO
 
 
+def test_who_does_not_run_the_loop_takes_no_ring_from_who_does(bus):
+    """Processes that share a loop since a fork share what it rings."""
+    served = bus(start=False)
+    os.eventfd_write(served.loop.fileno(), 1)
+    served.loop.attend()
+    assert served.wants_python(0)
+    assert served.loop.claim()
+    served.loop.attend()
+    assert not served.wants_python(0)
+
+
 def test_an_end_before_the_beginning(bus):
     served = bus(start=False)
     served.loop.stop()
