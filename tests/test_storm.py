@@ -3,8 +3,9 @@
 import random
 from types import SimpleNamespace
 
+import adu
 import pytest
-from storm import clients, run
+from storm import clients, run, server
 from storm.run import Sample, judge, storm
 
 FLAT = [Sample(50_000 + number, 24, 7) for number in range(24)]
@@ -46,6 +47,21 @@ def test_what_the_server_holds_too_much_is_found(monkeypatch):
     monkeypatch.setattr(run, "at_rest", lambda server: next(samples))
     faults = storm(minutes=0.01, seed=1, rounds=4)
     assert faults == ["descriptors are not flat: [24, 24, 24, 25]", "threads are not flat: [7, 7, 7, 8]"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("numbers", "disorder"), [([0, 1, 5], 0), ([5, 4], 1), ([5, 5], 1)])
+def test_numbers_that_come_out_of_order_are_noticed(numbers, disorder):
+    """As clients write them, two registers each, one request behind the other."""
+    application = server.Application()
+    try:
+        master = adu.master("socket", application.context)
+        for number in numbers:
+            assert master.ask(adu.pdu(f"10 0002 0002 04 {number:08X}")) == adu.pdu("10 0002 0002")
+        assert application.state()["counted"] == len(numbers)
+        assert application.state()["disorder"] == disorder
+    finally:
+        application.end()
 
 
 class Guest(clients.Client):

@@ -5,6 +5,7 @@ nothing wrong. It draws all its chances from the client's `rng`.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import select
@@ -168,7 +169,7 @@ def some_request(rng, quick=False):
     if kind == 5:
         return bytes([SUM]) + struct.pack(">HH", address, 0), COUNTED, lambda pdu: _equal(pdu, bytes([SUM, 2, 0, 0]))
     if kind == 6:
-        return read(address % 3, 1), LATER, check_later(address % 3)
+        return read(address % 4, 1), LATER, check_later(address % 4)
     return read(address, 1), BROKEN, lambda pdu: _equal(pdu, b"\x83\x04")
 
 
@@ -224,18 +225,16 @@ def half_close(client):
         assert client.socket.recv(1) == b"", "more answers than requests"
 
 
-def count(client, place):
-    """Writes the numbers from 0 on into two registers of its own, which an observer hears of one by one."""
-    number = 0
+def count(client, place, numbers):
+    """Writes one number after the other into two registers of its own, which an observer hears of one by one."""
     for _ in range(client.rng.randrange(1, 8)):
         heads = []
         data = b""
         for _ in range(client.rng.randrange(1, 100)):
-            pdu = struct.pack(">BHHBI", 16, place, 2, 4, number)
+            pdu = struct.pack(">BHHBI", 16, place, 2, 4, next(numbers))
             piece, head = client.request(pdu)
             data += piece
             heads.append(head)
-            number += 1
         client.say(data)
         for head in heads:
             _equal(client.answer(head), struct.pack(">BHH", 16, place, 2))
@@ -483,6 +482,8 @@ class Storm:
     def __init__(self, ports, seed, line=None, gated=False):
         self._ports, self._line, self._gated = ports, line, gated
         self._chances = [random.Random(f"{seed} {number}") for number in range(WORKERS + 1)]
+        # What each worker counts on, from client to client: an observer never hears of a number that is not above the last one.
+        self._numbers = [itertools.count() for _ in range(WORKERS)]
         self._lock = threading.Lock()
         self.lives = 0
         # closed by the server, which may close who is idle where there is a crowd
@@ -523,7 +524,7 @@ class Storm:
                 else:
                     life = rng.choice(TCP)
                     with Client(self._ports["tcp"], rng, buffer=4096 if life is read_slowly else None) as client:
-                        life(client, 2 * number) if life is count else life(client)
+                        life(client, 2 * number, self._numbers[number]) if life is count else life(client)
             except (GoneError, ConnectionError):
                 with self._lock:
                     self.gone += 1

@@ -194,14 +194,14 @@ def storm(minutes, seed, sanitizer=None, rounds=ROUNDS):
             raging.rage(60 * minutes / rounds, crowded=bool(number % 2))
             samples.append(at_rest(server))
             state = server.state()
-            clients = f"{raging.lives} clients, {raging.gone} of them sent away, {state['heard']} writes heard of"
+            clients = f"{raging.lives} clients, {raging.gone} of them sent away, {state['heard']} writes heard of, {state['counted']} of them numbered"
             held = "{0.resident} KiB, {0.descriptors} descriptors, {0.threads} threads".format(samples[-1])
             print(f"{time.monotonic() - begun:5.0f} s: {clients}; {held}", flush=True)
             if raging.faults:
                 break
         faults = raging.faults or judge(samples, minutes >= LONG and not sanitizer)
         state, code = server.stop()
-        if code or not state["heard"] or not (state["forks"] or sanitizer):
+        if code or not state["counted"] or not (state["forks"] or sanitizer):
             faults.append(f"the server ends with {code}: {state}")
         if said := server.complaints():
             faults.append(f"the server says:\n{said}")

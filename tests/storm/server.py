@@ -117,7 +117,7 @@ class Application:
         self.context.add_observer(self._hear)
         # The same units for servers that nobody observes: these answer together what comes together.
         self.unobserved = ModbusServerContext(slaves=dict(units), single=False)
-        self.heard = self.torn = self.turns = 0
+        self.heard = self.counted = self.torn = self.turns = 0
         # Of the clients' writes that count themselves: the last of each that was heard of, and those that came out of order.
         self.last = {}
         self.disorder = 0
@@ -139,7 +139,7 @@ class Application:
         self._begin(self._fork)
 
     def state(self):
-        return {name: getattr(self, name) for name in ("heard", "torn", "disorder", "turns", "forks", "failures")}
+        return {name: getattr(self, name) for name in ("heard", "counted", "torn", "disorder", "turns", "forks", "failures")}
 
     def end(self):
         self._over.set()
@@ -148,10 +148,11 @@ class Application:
 
     def _hear(self, unit_id, table, address, values):
         self.heard += 1
-        if unit_id == PLAIN and table == "hr" and len(values) == 2 and address < SAME:
+        if unit_id == PLAIN and table == "holding_registers" and len(values) == 2 and address < SAME:
             number = values[0] << 16 | values[1]
-            # 0: a new client begins. Of values that were written again before they were heard of, the last ones are told.
-            self.disorder += bool(number) and number <= self.last.get(address, 0)
+            # Of values that were written again before they were heard of, the last ones are told.
+            self.disorder += number <= self.last.get(address, -1)
+            self.counted += 1
             self.last[address] = number
 
     def _guarded(self, work):
