@@ -279,7 +279,8 @@ def test_a_partial_frame_that_needs_python_in_the_end(serve):
 
 
 def test_who_says_nothing_for_long_is_closed(serve):
-    served = serve(idle=0.5)
+    served = serve(idle=1.0)
+    began = time.monotonic()
     silent, other = served.connect(), served.connect()
     ended = threading.Event()
     waiter = threading.Thread(target=lambda: silent.is_closed() and ended.set())
@@ -287,6 +288,7 @@ def test_who_says_nothing_for_long_is_closed(serve):
     while not ended.is_set():
         served.ask(other, READ, ANSWER)
     waiter.join()
+    assert time.monotonic() - began >= 1.0
     until(lambda: served.loop.count == 1)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import minimalmodbus
@@ -75,8 +76,11 @@ def test_every_poll_of_a_rehearsal_is_answered(serve_demo):
 def test_a_line_carries_at_its_pace():
     with Bus(9600, 2) as bus:
         with serial.Serial(bus.paths[0], 9600) as one, serial.Serial(bus.paths[1], 9600, timeout=5) as two:
+            begun = time.monotonic()
             one.write(bytes(range(96)))
             assert two.read(96) == bytes(range(96))
+            # Not the bus' own clock: it would agree with itself at any pace.
+            assert time.monotonic() - begun >= 0.95 * 96 * 11 / 9600
         (sent,) = bus.record
         assert sent.end - sent.start == pytest.approx(96 * 11 / 9600, abs=0.001)
 

@@ -85,6 +85,8 @@ def scenario_two_threads_start_servers_at_the_same_time():
                 break
             except (TimeoutError, ConnectionRefusedError):  # it is not there yet
                 time.sleep(0.01)
+        else:
+            raise AssertionError("the UDP server does not answer")
     StopServer()
     for thread in threads:
         thread.join(PATIENCE)
@@ -250,6 +252,7 @@ def test_a_signal_stops_the_server_whoever_takes_no_answer(number, tmp_path):
         process.send_signal(number)
         errors = process.communicate(timeout=PATIENCE)[1]
         assert idle.recv(100) == b""
+    assert process.returncode == 0, errors
     assert "Traceback" not in errors
 
 
@@ -280,7 +283,10 @@ internet.UDPServer({udp}, ModbusUdpProtocol(context), interface="127.0.0.1").set
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in (tmp_path / "twistd.log").read_text()
+    log = (tmp_path / "twistd.log").read_text()
+    # twistd ends in order, and then as the signal would have ended it.
+    assert "Server Shut Down." in log
+    assert "Traceback" not in log
 
 
 if __name__ == "__main__":

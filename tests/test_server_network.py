@@ -8,6 +8,8 @@ import select
 import socket
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_rtu, wrap_socket
@@ -36,6 +38,7 @@ from mbcore.server import (
     running,
     thread,
 )
+from mbcore.session import Session
 
 pytestmark = pytest.mark.live
 
@@ -63,6 +66,12 @@ class ListeningReactor(Reactor):
         for reader in ready:
             reader.doRead()
         return bool(ready)
+
+    def turn_until(self, true):
+        limit = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < limit
+            self.turn(0.01)
 
 
 @pytest.fixture
@@ -235,7 +244,7 @@ def test_a_connection_that_makes_room_is_told_of(serve, reactor, caplog):
     served = serve(max_connections=2)
     for _ in range(3):
         served.ask(served.connect(), READ, ANSWER)
-    until(lambda: reactor.turn(0.01) or "all 2 connections of max_connections= are taken" in caplog.text)
+    reactor.turn_until(lambda: "all 2 connections of max_connections= are taken" in caplog.text)
     assert served.clients[0].is_closed()
 
 
@@ -488,7 +497,7 @@ def test_connections_are_told_of_in_order(reactor, caplog):
     for _ in range(3):
         served.ask(served.connect(), READ, ANSWER)
     served.clients[1].socket.close()
-    until(lambda: reactor.turn(0.01) or len(told) == 5)
+    reactor.turn_until(lambda: len(told) == 5)
     assert told == [True, True, False, True, False]
     assert "trace_connect failed" in caplog.text
     served.stop()
@@ -502,7 +511,7 @@ def test_a_hook_that_is_set_later_is_told_from_then_on(serve, reactor):
     served.handle.factory.trace_connect = told.append
     served.ask(served.connect(), READ, ANSWER)
     first.socket.close()
-    until(lambda: reactor.turn(0.01) or len(told) == 2)
+    reactor.turn_until(lambda: len(told) == 2)
     assert told == [True, False]
     served.handle.factory.trace_connect = None
     served.ask(served.connect(), READ, ANSWER)
@@ -569,7 +578,7 @@ def test_connections_are_counted_and_closed_and_have_no_protocols(serve, reactor
     for expected in (3, 0):
         assert served.handle.connections == expected
         gone = served.handle.factory.close_connections()
-        until(lambda gone=gone: reactor.turn(0.01) or gone.called)
+        reactor.turn_until(lambda gone=gone: gone.called)
     assert all(client.is_closed() for client in served.clients)
     served.ask(served.connect(), READ, ANSWER)
     twisted = StartTcpServer(engine=False, reactor=Reactor(), defer_reactor_run=True)
@@ -893,9 +902,11 @@ def test_a_log_of_every_message_is_twisteds(reactor, caplog, logger):
     ("name", "value"), [("broadcast_enable", True), ("ignore_missing_slaves", True), ("answer_timeout", 1.0), ("framer", ModbusRtuFramer)]
 )
 @pytest.mark.parametrize("base", [ModbusUdpProtocol, ModbusServerFactory])
-def test_a_subclass_may_have_an_attribute_of_its_own(base, name, value):
+def test_a_keyword_that_is_not_given_has_its_default_whatever_a_subclass_has(base, name, value):
+    """As in pymodbus, where `__init__` sets each of them."""
     made = type("Mine", (base,), {name: value})()
-    assert made.buildSession() is not None
+    assert getattr(made, name) == getattr(base(), name) != value
+    assert isinstance(made.buildSession(), Session)
 
 
 def test_a_subclass_may_set_what_sessions_are_made_of_before_it_is_made():
@@ -916,7 +927,10 @@ def test_a_subclass_may_hand_on_what_it_does_not_have():
         def __getattr__(self, name):
             return getattr(self.inner, name)
 
-    assert Mine().buildSession() is not None
+    made = Mine()
+    made.inner = SimpleNamespace(colour="red")
+    assert made.colour == "red"
+    assert isinstance(made.buildSession(), Session)
 
 
 ITERATED = """

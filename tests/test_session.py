@@ -103,8 +103,8 @@ def test_units_0_and_255_are_the_device_itself_in_a_server_of_one_unit(device, o
 def test_a_write_to_unit_0_of_a_network_is_answered_and_no_broadcast():
     one, two = unit(), unit()
     it = master("socket", units(u1=one, u2=two))
-    it.ask(WRITE, unit=0)
-    assert one.getValues(3, 0, 1) == [5] or two.getValues(3, 0, 1) == [5]
+    assert it.ask(WRITE, unit=0) == refused(6, 0x0B)
+    assert one.getValues(3, 0, 1) == two.getValues(3, 0, 1) == [5]
 
 
 @network_line

@@ -146,9 +146,9 @@ def test_create_makes_65536_zeros():
     assert block.getValues(0, 65536) == [0] * 65536
 
 
-def test_str_of_blocks_says_something():
-    assert str(ModbusSequentialDataBlock(0, [1]))
-    assert str(ModbusSparseDataBlock({5: 1}))
+def test_str_of_blocks_says_what_they_hold():
+    assert str(ModbusSequentialDataBlock(0, [1])) == "ModbusSequentialDataBlock(1 values from address 0)"
+    assert str(ModbusSparseDataBlock({5: 1})) == "ModbusSparseDataBlock(1 values from address 5)"
 
 
 # Sparse blocks

@@ -194,7 +194,8 @@ def storm(minutes, seed, sanitizer=None, rounds=ROUNDS):
             raging.rage(60 * minutes / rounds, crowded=bool(number % 2))
             samples.append(at_rest(server))
             state = server.state()
-            clients = f"{raging.lives} clients, {raging.gone} of them sent away, {state['heard']} writes heard of, {state['counted']} of them numbered"
+            heard = f"{state['heard']} writes heard of, {state['counted']} of them numbered"
+            clients = f"{raging.lives} clients, {raging.gone} of them sent away, {heard}"
             held = "{0.resident} KiB, {0.descriptors} descriptors, {0.threads} threads".format(samples[-1])
             print(f"{time.monotonic() - begun:5.0f} s: {clients}; {held}", flush=True)
             if raging.faults:
