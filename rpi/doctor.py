@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +27,12 @@ FIRMWARE = "/sys/devices/platform/soc*/*firmware/get_throttled"
 UNDERVOLTAGE_NOW, UNDERVOLTAGE_SINCE_START = 1 << 0, 1 << 16
 CONFIG_FIRST = "mend config.txt first"
 _USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
+# Kernels whose mapping of sc16is752-spi1 to its new name leaves SPI1 as it was (linux #6962; mended by #6996).
+_UNMAPPED, _MAPPED = "6.12.30", "6.12.42"
+# Drivers that know one level of RTS only while they send.
+_RTS_WHILE_SENDING = {"sc16is7xx": "low"}
+# The pins of a Pi 4's further UARTs.
+_FURTHER_UARTS = {"uart2": "GPIO0/1", "uart3": "GPIO4/5", "uart4": "GPIO8/9", "uart5": "GPIO12/13"}
 
 
 class Finding(NamedTuple):
@@ -43,13 +51,28 @@ class Trial(NamedTuple):
     mode: rs485.KernelMode | None = None  # of its driver, None where that knows of none
 
 
-def try_port(device: str) -> Trial:
-    """Open a port as a server would, read back what its driver made of that, and close it. Sets DTR and RTS for a moment."""
-    try:
-        with open_port(device, timeout=0, inter_byte_timeout=0, **FORMAT) as port:
-            return Trial(mode=rs485.read_mode(port.fileno()))
-    except (LineError, ConfigurationError, OSError) as error:
-        return Trial(str(error))
+def try_port(device: str, line: Mapping[str, Any]) -> Trial:
+    """Open a port as a server would, read back what its driver made of that, and put it back as it was. Sets DTR and RTS for a moment.
+
+    :param line: ``baudrate``, ``bytesize``, ``parity`` and ``stopbits``; none: its settings stay as they are
+    """
+    with ExitStack() as at_end:
+        try:
+            before = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            at_end.callback(os.close, before)
+            settings = termios.tcgetattr(before)
+        except (OSError, termios.error) as error:
+            if not line:
+                return Trial(f"{device} does not open: {error}; `mbcore ports` lists what is there")
+        else:
+            if not line:
+                return Trial(mode=rs485.read_mode(before))
+            at_end.callback(termios.tcsetattr, before, termios.TCSANOW, settings)
+        try:
+            with open_port(device, timeout=0, inter_byte_timeout=0, **line) as port:
+                return Trial(mode=rs485.read_mode(port.fileno()))
+        except (LineError, ConfigurationError, OSError) as error:
+            return Trial(str(error))
 
 
 @dataclass
@@ -85,17 +108,23 @@ class Report:
         return "\n".join(lines)
 
 
-def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Callable[[str], Trial] | None = None) -> Report:
+Try = Callable[[str, Mapping[str, Any]], Trial]
+
+
+def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Try | None = None) -> Report:
     """Look at the machine and at one port.
 
     :param hat: the board that the user has; None: a port without a profile
     :param port: its name; None: the board's, or the one that a server would most likely be given
-    :param trial: opens the port, which is done only where nobody else has it open; None: :func:`try_port`
+    :param trial: opens the port, which is done only where nobody else has it open, and with settings only where that is known for
+        certain; None: :func:`try_port`
     :raises ConfigurationError: when the board does not fit the machine
     """
     report = Report(machine.model, machine.system, machine.kernel, "")
     look = _Examination(machine, hat, report.findings, trial or try_port)
     look.at_power()
+    if hat and port:
+        look.at_choice(hat, port)
     name = port or look.find_port()
     report.port = name
     if name:
@@ -106,8 +135,12 @@ def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, t
 
 
 class _Examination:
-    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Callable[[str], Trial]) -> None:
+    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Try) -> None:
         self.machine, self.hat, self.findings, self.trial = machine, hat, findings, trial
+        # Why the port is left closed.
+        self.untried = ""
+        # The board of an overlay by an old name, which the user need not have named.
+        self.outdated = next((one for one in ([hat] if hat else load()[1].values()) if one.stale_on(machine)), None)
 
     def say(self, level: str, subject: str, text: str, mend: str = "") -> None:
         self.findings.append(Finding(level, subject, text, mend))
@@ -128,6 +161,15 @@ class _Examination:
 
     # ---- which port ----
 
+    def at_choice(self, hat: Hat, port: str) -> None:
+        """A port and a board that do not belong together."""
+        machine = self.machine
+        hat.check_family(machine)
+        own = [*hat.devices_on(machine), *hat.ports]
+        if machine.device(port) not in map(machine.device, own):
+            whose = " or ".join(own) or f"that of an adapter with the driver {hat.driver}"
+            self.say("note", "board", f"{port} is not the port of {hat.title}, which is {whose}", f"mbcore doctor --hat {hat.name}")
+
     def find_port(self) -> str:
         """The port to look at where the user names none; empty where there is none."""
         machine = self.machine
@@ -140,6 +182,8 @@ class _Examination:
                 return ""
         ports = list_ports(machine)
         likely = [port.stable for port in ports if port.usb] + [port.device for port in ports if port.driver == "sc16is7xx"]
+        if not likely and self.outdated:
+            likely = list(self.outdated.devices_on(machine))
         if not likely and machine.family != "other":
             likely = [self.header_port()]
         likely += [port.device for port in ports]
@@ -161,6 +205,7 @@ class _Examination:
         machine = self.machine
         device = machine.device(name)
         self.at_config(device)
+        self.at_phantoms(device)
         if not machine.exists(name):
             self.absent(name, device)
             return
@@ -172,17 +217,20 @@ class _Examination:
         permitted = self.permitted(name, device, "permission")
         if self.hat and (self.hat.direction == "gpio" or self.hat.hold):
             self.at_gpio()
-        if talks or held or not permitted:
-            why = "the console is on it" if talks else "it is in use" if held else "it is not permitted"
-            self.say("note", "settings", f"the port is not tried: {why}")
+        why = "the console is on it" if talks else "it is in use" if held else "" if permitted else "it is not permitted"
+        if why or self.untried:
+            self.say("note", "settings", f"the port is not tried: {why or self.untried}")
         else:
             self.at_settings(name, device)
 
     def at_config(self, device: str) -> None:
         """What config.txt has to say for the board, or for the UART on GPIO14/15."""
         machine = self.machine
+        of_chip = device.startswith("/dev/ttySC")
         if self.hat:
             wanted = self.hat.wanted_config(machine)
+        elif self.outdated and of_chip:
+            wanted = self.outdated.wanted_config(machine)
         elif machine.family != "other" and device in (self.header_port(), "/dev/serial0"):
             wanted = list(load()[0][machine.family].config)
         else:
@@ -193,19 +241,21 @@ class _Examination:
             self.say("note", "config", f"there is no config.txt to look into for {', '.join(wanted)}")
             return
         missing = [line for line in wanted if not machine.configured(line)]
-        old = [name for name in (self.hat.stale if self.hat else ()) if not any(f"dtoverlay={name}" in line for line in wanted)]
-        stale = [name for name in old if machine.configured(f"dtoverlay={name}")]
-        if stale:
-            self.at_stale(stale[0], missing)
+        if self.outdated and (self.hat or of_chip):
+            self.at_stale(self.outdated.stale_on(machine)[0], missing)
         elif missing:
             lacking = " and ".join(line.partition(" or ")[0] for line in missing)
-            self.say("wrong", "config", f"{machine.config_file} lacks {lacking}", self.append(missing))
+            self.say("wrong", "config", f"{machine.config_file} lacks {lacking}", self.complete(missing))
         else:
             self.say("ok", "config", f"{machine.config_file} has what the port needs")
         if any(has.value == "disable-bt" for has in machine.config) and machine.exists(
             "/etc/systemd/system/multi-user.target.wants/hciuart.service"
         ):
             self.say("note", "bluetooth", "hciuart would talk to the port that Bluetooth had", "sudo systemctl disable --now hciuart")
+
+    def at_phantoms(self, device: str) -> None:
+        """Overlays of which not all can have their chip."""
+        machine = self.machine
         buses = {has.value for has in machine.config if has.name == "dtoverlay" and has.value.startswith("sc16is75")}
         if len({name.rpartition("-")[2].rstrip("012") for name in buses}) > 1:
             self.say(
@@ -214,22 +264,45 @@ class _Examination:
                 f"of the overlays {' and '.join(sorted(buses))} one without its chip makes phantom ports, which hang when they are closed",
                 f"take out what your board does not have: sudo nano {machine.config_file}",
             )
+            if device.startswith("/dev/ttySC"):
+                self.untried = "it may be a phantom"
 
     def at_stale(self, overlay: str, missing: list[str]) -> None:
         """An overlay that later systems have by another name."""
         machine = self.machine
-        there = machine.glob("/dev/ttySC*")
+        broken = machine.kernel_at_least(_UNMAPPED) and not machine.kernel_at_least(_MAPPED)
+        if broken:
+            self.untried = "programs freeze on it"
         lacking = [line.partition(" or ")[0] for line in missing]
+        # Of a board that the user has not named, the pin is config.txt's.
+        options = next(has.options for has in machine.config if has.name == "dtoverlay" and has.value == overlay)
+        pin = next((option for option in options if option.startswith("int_pin=")), "")
+        if pin and not self.hat:
+            lacking = [re.sub(r"int_pin=\d+", pin, line) for line in lacking]
         parameters = "".join(f"; {line} is lacking, too" for line in lacking if line.startswith("dtparam"))
         old = f"^[[:space:]]*dtoverlay[[:space:]]*=[[:space:]]*{overlay}"
         new = "\\n".join(lacking)
         script = f"s/{old}.*/{new}/" if new else f"/{old}/d"
+        fails = f"does not work from Linux {_UNMAPPED} on and before {_MAPPED} (dmesg: Native CS is not supported)"
         self.say(
-            "note" if there else "wrong",
+            "note" if machine.glob("/dev/ttySC*") and not broken else "wrong",
             "config",
-            f"the overlay {overlay} is only a mapping now, and fails with some kernels (dmesg: Native CS is not supported){parameters}",
+            f"the overlay {overlay} is only a mapping now{f', which {fails}' if broken else ''}{parameters}",
             f"sudo sed -i '{script}' {machine.config_file} && sudo reboot",
         )
+
+    def complete(self, lines: list[str]) -> str:
+        """The command that gives config.txt lines that it lacks, or has with other options."""
+        first = [line.partition(" or ")[0] for line in lines]
+        overlays = [line.removeprefix("dtoverlay=").partition(",")[0] for line in first]
+        there = [has.value for has in self.machine.config if has.name == "dtoverlay"]
+        other = [line for line, name in zip(first, overlays, strict=True) if there.count(name) == 1 and overlays.count(name) == 1]
+        if not other:
+            return self.append(lines)
+        scripts = "; ".join(rf"s/^\s*dtoverlay\s*=\s*{line.removeprefix('dtoverlay=').partition(',')[0]}\b.*/{line}/" for line in other)
+        command = f"sudo sed -i '{scripts}' {self.machine.config_file} && "
+        rest = [line for line in first if line not in other]
+        return command + (self.append(rest) if rest else "sudo reboot")
 
     def append(self, lines: list[str]) -> str:
         """The command that adds lines to config.txt."""
@@ -250,6 +323,7 @@ class _Examination:
     def absent(self, name: str, device: str) -> None:
         """Why a port is not there."""
         machine = self.machine
+        overlays = {has.value for has in machine.config if has.name == "dtoverlay"}
         if self.config_is("wrong"):
             self.say("wrong", "port", f"there is no {name}: config.txt does not enable it", CONFIG_FIRST)
         elif device == "/dev/ttyAMA0" and machine.family in BLUETOOTH and machine.alias("bluetooth"):
@@ -257,6 +331,13 @@ class _Examination:
             self.say("wrong", "port", f"there is no {name}: Bluetooth has its UART", mend)
         elif self.config_is("ok"):
             self.say("wrong", "port", f"there is no {name}: config.txt has changed since the start, or the board is off", "sudo reboot")
+        elif machine.family == "4" and re.fullmatch("/dev/ttyAMA[1-5]", device) and not overlays & set(_FURTHER_UARTS):
+            pins = ", ".join(f"{uart} is {pins}" for uart, pins in _FURTHER_UARTS.items())
+            self.say("wrong", "port", f"there is no {name}: a further UART is not enabled; {pins}", self.append(["dtoverlay=uart3"]))
+        elif machine.family == "5" and (number := device.removeprefix("/dev/ttyAMA")) in ("1", "2", "3", "4"):
+            line = f"dtoverlay=uart{number}-pi5"
+            mend = "sudo reboot" if machine.configured(line) else self.append([line])
+            self.say("wrong", "port", f"there is no {name}: UART{number} is not enabled", mend)
         else:
             found = [port.stable for port in list_ports(machine)]
             way = f"choose one of {', '.join(found)}" if found else "plug the adapter in, then `mbcore ports`"
@@ -362,19 +443,33 @@ class _Examination:
 
     def at_settings(self, name: str, device: str) -> None:
         """Open the port, and read back what its driver made of that."""
-        trial = self.trial(name)
+        line = (self.hat.format if self.hat else None) or FORMAT
+        certain = self.machine.sees_all_holders
+        trial = self.trial(name, line if certain else {})
         if trial.refusal:
             sentence, _, way = trial.refusal.rpartition("; " if "; " in trial.refusal else ": ")
             self.say("wrong", "settings", *((sentence, way) if sentence else (way, "see `mbcore ports`")))
             return
-        self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(FORMAT))
+        if certain:
+            self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(line))
+        else:
+            text = "it opens; no settings are tried, for another user's program may have it open"
+            self.say("note", "settings", text, "sudo mbcore doctor")
         direction = self.hat.direction if self.hat else ""
         enabled = bool(trial.mode and trial.mode.enabled)
+        driver = self.machine.hardware(device).driver
+        only = _RTS_WHILE_SENDING.get(driver)
         if direction == "kernel" and trial.mode is None:
             way = "use one of the board's own ports, or --direction rts or gpio"
-            self.say("wrong", "rs485", f"the driver {self.machine.hardware(device).driver} has no RS-485 mode", way)
+            self.say("wrong", "rs485", f"the driver {driver} has no RS-485 mode", way)
         elif enabled and direction in ("gpio", "rts"):
             self.say("wrong", "rs485", "the driver moves RTS itself, set by the device tree or another program", "use --direction kernel")
+        elif self.hat and self.hat.rs485 == "on" and not enabled:
+            text = "the driver's RS-485 mode is off, and nothing else switches the transceiver"
+            self.say("wrong", "rs485", text, "use --direction kernel, or see what the vendor's device tree says")
+        elif self.hat and direction == "kernel" and self.hat.direction_active != only and only:
+            text = f"the driver {driver} sends with RTS {only} only, and the board wants it {self.hat.direction_active}"
+            self.say("wrong", "rs485", text, f"use --direction-active {only} where the wiring allows it, or --direction rts")
         elif trial.mode is not None:
             hint = "" if self.hat else "; --direction kernel switches it on"
             state = f"on, RTS {trial.mode.active} while sending" if enabled else f"off{hint}"

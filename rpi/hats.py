@@ -44,6 +44,7 @@ class Hat:
     verified: str
     device: Sequence[str] | Mapping[str, Sequence[str]] = ()
     driver: str = ""
+    node: Mapping[str, str] = field(default_factory=dict)
     ports: Sequence[str] = ()
     direction_chip: str | None = None
     direction_line: int | None = None
@@ -52,6 +53,7 @@ class Hat:
     hold: Sequence[Mapping[str, Any]] = ()
     config: Sequence[Any] | Mapping[str, Sequence[str]] = ()
     stale: Sequence[str] = ()
+    rs485: str = ""
     line: Mapping[str, Any] = field(default_factory=dict)
     fastest: int | None = None
     families: Sequence[str] = ()
@@ -62,7 +64,10 @@ class Hat:
         if self.driver:
             return [port.stable for port in list_ports(machine) if port.driver == self.driver]
         if isinstance(self.device, Mapping):
-            return list(self.device.get(machine.family, ()))
+            names = list(self.device.get(machine.family, ()))
+            # Which name it is hangs on the other UARTs; the address of its hardware does not.
+            served = [port.device for port in list_ports(machine) if machine.node(port.device) == self.node.get(machine.family, "none")]
+            return served or [name for name in names if not machine.node(name)] or names
         return list(self.device) or [load()[0][machine.family].device]
 
     def device_on(self, machine: Machine) -> str:
@@ -71,17 +76,48 @@ class Hat:
         :raises LineError: when its adapter is not plugged in
         :raises ConfigurationError: when there are several such adapters, or the board does not fit
         """
-        if self.families and machine.family not in self.families:
-            raise ConfigurationError(
-                f"the profile {self.name} is for a Raspberry Pi {' or '.join(self.families)}, and this is {machine.model or 'none'}:"
-                " choose another one (`mbcore hats`), or name the device and its direction"
-            )
+        self.check_family(machine)
         names = self.devices_on(machine)
         if not names:
             raise LineError(f"there is no adapter with the driver {self.driver}: plug it in, `mbcore ports` lists what is there")
         if self.driver and len(names) > 1:
             raise ConfigurationError(f"the profile {self.name} fits several adapters: name one of {', '.join(names)}")
         return next((name for name in names if machine.exists(name)), names[0])
+
+    def check_family(self, machine: Machine) -> None:
+        """Refuse a board that does not fit the machine.
+
+        :raises ConfigurationError: naming both
+        """
+        if self.families and machine.family not in self.families:
+            raise ConfigurationError(
+                f"the profile {self.name} is for a Raspberry Pi {' or '.join(self.families)}, and this is {machine.model or 'none'}:"
+                " choose another one (`mbcore hats`), or name the device and its direction"
+            )
+
+    def stale_on(self, machine: Machine) -> list[str]:
+        """The overlays that config.txt loads for it by a name that the system has no more of its own."""
+        wanted = self.wanted_config(machine)
+        old = [name for name in self.stale if not any(f"dtoverlay={name}" in line for line in wanted)]
+        return [name for name in old if machine.configured(f"dtoverlay={name}")]
+
+    @property
+    def format(self) -> dict[str, Any]:
+        """The only settings that its port takes, as :class:`serial.Serial` does; empty: any."""
+        if not self.line:
+            return {}
+        size, parity, stop = self.line["mode"]
+        return {"baudrate": self.line["baudrate"], "bytesize": int(size), "parity": parity, "stopbits": int(stop)}
+
+    @property
+    def words(self) -> str:
+        """What `mbcore serve rtu` and `mbcore sniff rtu` want beside its name."""
+        words = [f"--hat {self.name}"]
+        if self.line:
+            words.append(f"-b {self.line['baudrate']} -m {self.line['mode']}")
+        if self.direction == "gpio" and self.direction_line is None:
+            words.append("--direction-line N")
+        return " ".join(words)
 
     def wanted_config(self, machine: Machine) -> list[str]:
         """The lines that config.txt wants on a machine; "a or b": one of them."""
@@ -147,6 +183,17 @@ def hold_pins(hat: Hat, machine: Machine, held: ExitStack) -> None:
         held.callback(os.close, request_gpio(gpio_chip(machine), pin["line"], active=idle))
 
 
+def hold_receiving(settings: Mapping[str, Any], held: ExitStack) -> None:
+    """Hold the direction pin of who only listens at the level that receives, until ``held`` is closed.
+
+    :param settings: of :meth:`Hat.settings`
+    :raises LineError: when the pin is busy or not permitted
+    """
+    if settings.get("direction") == "gpio":
+        active = settings.get("direction_active") or "high"
+        held.callback(os.close, request_gpio(settings["direction_chip"], settings["direction_line"], active=active))
+
+
 @cache
 def load() -> tuple[dict[str, Uart], dict[str, Hat]]:
     """The UARTs of the families of boards, and the profiles by name."""
@@ -207,4 +254,4 @@ def sheet(machine: Machine, name: str) -> str:
     ]
     width = max(len(word) for word, _ in rows)
     lines = [f"{hat.name}: {hat.title}", *(f"  {word.ljust(width)}  {text}" for word, text in rows)]
-    return "\n".join([*lines, "", f"Serve it:  mbcore serve rtu --hat {hat.name}", f"Check it:  mbcore doctor --hat {hat.name}"])
+    return "\n".join([*lines, "", f"Serve it:  mbcore serve rtu {hat.words}", f"Check it:  mbcore doctor --hat {hat.name}"])

@@ -54,6 +54,13 @@ _NAMED_SECTIONS = {
 }
 # Lines of config.txt that add to each other; of the others the last one counts.
 _ADDED = ("dtoverlay", "gpio")
+# What these overlays do where nothing is said, as their README has it.
+_DEFAULTS = {
+    "sc16is752-i2c": {"int_pin": "24", "addr": "0x48"},
+    "sc16is752-spi0": {"int_pin": "24"},
+    "sc16is752-spi1": {"int_pin": "24"},
+    "sc16is75x-spi": {"int_pin": "24"},
+}
 _ON = {"on", "true", "yes", "1", ""}
 _OFF = {"off", "false", "no", "0"}
 
@@ -133,6 +140,11 @@ class Machine:
     def hardware(self, device: str) -> Hardware:
         """What serves a serial port."""
         return find_hardware(os.fspath(self.path(device)), self.path("/sys/class/tty"))
+
+    def node(self, device: str) -> str:
+        """The folder of a serial port's hardware, which has its address on the chip: "fe201600.serial"; empty where there is none."""
+        folder = self.hardware(device).folder
+        return folder.name if folder else ""
 
     # ---- board and system ----
 
@@ -222,10 +234,13 @@ class Machine:
         return sections[-1] if sections else "all"
 
     def _has(self, line: str) -> bool:
-        return all(
-            any(has.name == want.name and has.value == want.value and want.options <= has.options for has in self.config)
-            for want in _parts(line)
-        )
+        return all(any(_means(has, want) for has in self.config) or self._is_default(want) for want in _parts(line))
+
+    def _is_default(self, want: Setting) -> bool:
+        """Whether the firmware does so unasked: it enables the UART on GPIO14/15 where that is not the mini UART."""
+        if want != Setting("enable_uart", "1") or any(has.name == "enable_uart" for has in self.config):
+            return False
+        return self.family not in BLUETOOTH or self.configured("dtoverlay=disable-bt or dtoverlay=miniuart-bt")
 
     def _settings(self, file: str, depth: int) -> Iterator[Setting]:
         holds = True
@@ -302,6 +317,11 @@ class Machine:
                 found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm")))
         return found
 
+    @cached_property
+    def sees_all_holders(self) -> bool:
+        """Whether the user may see what every process has open; only root may."""
+        return all(os.access(self.path(f"{folder}/fd"), os.R_OK) for folder in self.glob("/proc/[0-9]*") if self.exists(f"{folder}/fd"))
+
     def _terminal(self, process: str) -> str:
         """The number of a process' terminal, which anyone may see: "204:64"."""
         # Behind the program's name, which may hold anything: state, parent, group, session, terminal.
@@ -336,6 +356,13 @@ def _parts(line: str) -> Iterator[Setting]:
         yield Setting(name, overlay.strip().removeprefix("pi3-"), frozenset(map(_plain, options)))
     else:
         yield Setting(name, value)
+
+
+def _means(has: Setting, want: Setting) -> bool:
+    """Whether a line of config.txt has all that another one wants."""
+    said = {option.partition("=")[0] for option in has.options}
+    unsaid = {f"{name}={value}" for name, value in _DEFAULTS.get(has.value, {}).items() if name not in said}
+    return has.name == want.name and has.value == want.value and want.options <= has.options | unsaid
 
 
 def _plain(parameter: str) -> str:

@@ -5,12 +5,13 @@ import os
 import pty
 import re
 import subprocess
+import termios
 
 import pytest
 import recorded
 
 from mbcore.errors import ConfigurationError
-from mbcore.rpi.doctor import Trial, examine, try_port
+from mbcore.rpi.doctor import FORMAT, Trial, examine, try_port
 from mbcore.rpi.hats import find_hat
 from mbcore.rpi.machine import Machine
 from mbcore.server import rs485
@@ -26,7 +27,7 @@ GOLDEN = {
 def by_driver(machine):
     """What a port of these drivers does when it is opened."""
 
-    def trial(device):
+    def trial(device, line):
         driver = machine.hardware(machine.device(device)).driver
         if driver == "bcm2835-aux-uart":
             return Trial(f"the serial line {device} cannot be set up: its driver has silently set parity N instead of E; it has no parity")
@@ -179,7 +180,9 @@ def test_overlays_for_both_buses_make_phantoms(tmp_path, overlays, notes):
         (["/boot/firmware/overlays/sc16is752-spi1.dtbo = "], "ok"),
         (["/boot/firmware/overlays/sc16is75x-spi.dtbo = "], "note"),
         ([], "ok"),
-        (["/proc/sys/kernel/osrelease = 6.12.34+rpt-rpi-v8"], "note"),
+        (["/proc/sys/kernel/osrelease = 6.12.47+rpt-rpi-v8"], "note"),
+        # The ports are there, and whoever opens one freezes (linux #6962).
+        (["/proc/sys/kernel/osrelease = 6.12.34+rpt-rpi-v8"], "wrong"),
     ],
 )
 def test_a_stale_overlay_that_works_is_only_noted(tmp_path, lines, level):
@@ -207,10 +210,10 @@ def two_channels(tmp_path, kernel, overlay, *config):
     [
         ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", *NEW_LINES], "ok"),
         ("6.14.2", OLD_OVERLAY, ["dtparam=spi=on", OLD_LINE], "ok"),
-        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE], "wrong"),
-        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", "  dtoverlay = sc16is752-spi1 , int_pin=24"], "wrong"),
-        ("6.12.28", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE, *NEW_LINES], "wrong"),
-        ("6.12.28", "sc16is75x-spi", [OLD_LINE], "wrong"),
+        ("6.12.30", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE], "wrong"),
+        ("6.12.34", "sc16is75x-spi", ["dtparam=spi=on", "  dtoverlay = sc16is752-spi1 , int_pin=24"], "wrong"),
+        ("6.12.34", "sc16is75x-spi", ["dtparam=spi=on", OLD_LINE, *NEW_LINES], "wrong"),
+        ("6.12.41", "sc16is75x-spi", [OLD_LINE], "wrong"),
     ],
 )
 def test_the_mend_of_a_stale_overlay_mends_it(tmp_path, kernel, overlay, config, level):
@@ -254,7 +257,7 @@ def test_what_is_no_terminal_is_not_looked_at_further(tmp_path):
 def test_a_port_in_use_is_not_opened(tmp_path):
     machine = four_b(tmp_path, "/proc/77/cmdline = /usr/bin/python3\\0app.py\\0", "/proc/77/fd/5 -> /dev/ttyAMA0")
 
-    def trial(device):
+    def trial(device, line):
         raise AssertionError(f"{device} is opened")
 
     report = ask(machine, trial=trial)
@@ -320,23 +323,143 @@ def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
     ],
 )
 def test_what_came_of_opening_the_port(tmp_path, trial, words, finding):
-    report = ask(four_b(tmp_path), words, lambda device: trial)
+    report = ask(four_b(tmp_path), words, lambda device, line: trial)
     got = found(report, finding[1])[-1]
     for part, wanted in zip(got, finding, strict=False):
         assert part.startswith(wanted)
 
 
 def test_a_driver_without_rs485_is_no_fault_where_nobody_wants_it(tmp_path):
-    assert not found(ask(four_b(tmp_path), "", lambda device: Trial()), "rs485")
+    assert not found(ask(four_b(tmp_path), "", lambda device, line: Trial()), "rs485")
 
 
-def test_opening_reads_back_what_the_driver_has(monkeypatch):
+@pytest.mark.parametrize("line", [FORMAT, {}])
+def test_opening_reads_back_what_the_driver_has_and_leaves_the_port_as_it_was(monkeypatch, line):
     master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
     try:
-        assert try_port(os.ttyname(slave)) == Trial()
+        assert try_port(os.ttyname(slave), line) == Trial()
         monkeypatch.setattr(rs485, "read_mode", lambda descriptor: KernelMode(1))
-        assert try_port(os.ttyname(slave)) == Trial(mode=KernelMode(1))
+        assert try_port(os.ttyname(slave), line) == Trial(mode=KernelMode(1))
+        assert termios.tcgetattr(slave) == before
     finally:
         os.close(master)
         os.close(slave)
-    assert try_port("/dev/no-such-port").refusal.startswith("there is no serial port /dev/no-such-port")
+    assert "no-such-port" in try_port("/dev/no-such-port", line).refusal
+
+
+def test_a_port_that_anothers_program_may_have_keeps_its_settings(tmp_path, monkeypatch):
+    machine = four_b(tmp_path)
+    monkeypatch.setattr(Machine, "sees_all_holders", False)
+    lines = []
+    report = ask(machine, trial=lambda device, line: lines.append(line) or Trial(mode=KernelMode(0)))
+    assert lines == [{}]
+    assert found(report, "settings") == [
+        ("note", "settings", "it opens; no settings are tried, for another user's program may have it open", "sudo mbcore doctor")
+    ]
+    assert found(report, "rs485")[0].level == "ok"
+
+
+def test_the_port_of_a_board_with_one_setting_is_tried_with_that(tmp_path):
+    assert found(ask(four_b(tmp_path), "--hat monarco"), "settings")[0].text == "it opens with 115200 8N1"
+
+
+def test_a_stale_overlay_is_found_whatever_the_board_is_and_keeps_its_pin(tmp_path):
+    text = (recorded.FOLDER / "sc16is752-stale.txt").read_text().replace("int_pin=24", "int_pin=25")
+    finding = found(ask(recorded.unpack(text, tmp_path)), "config")[0]
+    assert finding.level == "wrong"
+    assert "spi1-0,int_pin=25/" in finding.mend
+
+
+def test_without_its_ports_a_stale_overlay_is_looked_for_where_they_would_be(tmp_path):
+    text = "\n".join(line for line in (recorded.FOLDER / "sc16is752-stale.txt").read_text().splitlines() if "ttySC" not in line)
+    report = ask(recorded.unpack(text, tmp_path))
+    assert report.port == "/dev/ttySC0"
+    assert [finding.subject for finding in report.findings if finding.level == "wrong"] == ["config", "port"]
+
+
+def test_what_may_be_a_phantom_is_not_opened(tmp_path):
+    lines = ["/boot/firmware/config.txt <<", "dtparam=i2c_arm=on", "dtoverlay=sc16is752-i2c", "dtoverlay=sc16is752-spi1", "."]
+    report = ask(recorded.board("sc16is752", tmp_path, *lines), "--hat waveshare-serial-expansion", lambda *_: pytest.fail("it is opened"))
+    assert found(report, "settings")[0].text == "the port is not tried: it may be a phantom"
+
+
+@pytest.mark.parametrize(
+    ("config", "mend"),
+    [
+        (["dtparam=i2c_arm=on", "dtoverlay=sc16is752-i2c"], None),
+        (
+            ["dtparam=i2c_arm=on", "dtoverlay = sc16is752-i2c,addr=0x49"],
+            "sudo sed -i 's/^\\s*dtoverlay\\s*=\\s*sc16is752-i2c\\b.*/dtoverlay=sc16is752-i2c,int_pin=24,addr=0x48/' "
+            "/boot/firmware/config.txt && sudo reboot",
+        ),
+        (
+            ["dtoverlay=sc16is752-i2c,int_pin=5"],
+            "sudo sed -i 's/^\\s*dtoverlay\\s*=\\s*sc16is752-i2c\\b.*/dtoverlay=sc16is752-i2c,int_pin=24,addr=0x48/' "
+            "/boot/firmware/config.txt && printf '%s\\n' 'dtparam=i2c_arm=on' | sudo tee -a /boot/firmware/config.txt && sudo reboot",
+        ),
+    ],
+)
+def test_an_overlay_is_loaded_once_and_does_by_itself_what_its_readme_says(tmp_path, config, mend):
+    machine = recorded.board("sc16is752", tmp_path, "/boot/firmware/config.txt <<", *config, ".")
+    finding = found(ask(machine, "--hat waveshare-serial-expansion"), "config")[0]
+    assert (finding.level, finding.mend) == (("wrong", mend) if mend else ("ok", ""))
+    if mend:
+        script, file = re.search("sed -i '(.*?)'", mend)[1], machine.path("/boot/firmware/config.txt")
+        subprocess.run(["sed", "-i", script, file], check=True)
+        assert "dtoverlay=sc16is752-i2c,int_pin=24,addr=0x48" in file.read_text().splitlines()
+        assert file.read_text().count("sc16is752-i2c") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "level"),
+    [
+        ("Raspberry Pi 2 Model B Rev 1.1", [], "ok"),
+        ("Raspberry Pi 2 Model B Rev 1.1", ["enable_uart=0"], "wrong"),
+        ("Raspberry Pi Compute Module 3 Rev 1.0", [], "ok"),
+        ("Raspberry Pi 4 Model B Rev 1.4", ["dtoverlay=disable-bt"], "ok"),
+        ("Raspberry Pi 4 Model B Rev 1.4", ["dtoverlay=disable-bt", "enable_uart=0"], "wrong"),
+        ("Raspberry Pi 4 Model B Rev 1.4", [], "wrong"),
+    ],
+)
+def test_the_firmware_enables_the_uart_itself_where_it_is_no_mini_uart(tmp_path, model, config, level):
+    text = f"/sys/firmware/devicetree/base/model = {model}\\0\n/boot/firmware/config.txt <<\n" + "".join(f"{x}\n" for x in config) + ".\n"
+    assert found(ask(recorded.unpack(text, tmp_path)), "config")[0].level == level
+
+
+def test_a_port_that_is_not_the_boards_is_said(tmp_path):
+    report = ask(recorded.board("sc16is752", tmp_path), "--hat waveshare-2ch-rs485 --port /dev/ttySC1")
+    assert not any("is not the port of" in finding.text for finding in report.findings)
+    first = ask(four_b(tmp_path), "--hat usb-ftdi --port /dev/ttyAMA0").findings[0]
+    assert first[:2] == ("note", "board")
+    assert first.text.startswith("/dev/ttyAMA0 is not the port of USB adapter with an FTDI chip, which is that of an adapter with the dri")
+    with pytest.raises(ConfigurationError, match="uart3-kernel-rts is for a Raspberry Pi 4 or 5"):
+        ask(recorded.board("zero-w-bullseye", tmp_path), "--hat uart3-kernel-rts --port /dev/ttyAMA0")
+
+
+@pytest.mark.parametrize(("mode", "level"), [(KernelMode(0), "wrong"), (None, "wrong"), (KernelMode(3), "ok")])
+def test_a_board_whose_driver_has_to_switch(tmp_path, mode, level):
+    report = ask(four_b(tmp_path), "--hat revpi", lambda *_: Trial(mode=mode))
+    assert [finding.level for finding in found(report, "rs485")] == [level]
+
+
+def test_a_driver_that_knows_one_level_only(tmp_path):
+    report = ask(recorded.board("sc16is752", tmp_path), "--hat uart-kernel-rts --port /dev/ttySC0")
+    assert found(report, "rs485")[0][2:] == (
+        "the driver sc16is7xx sends with RTS low only, and the board wants it high",
+        "use --direction-active low where the wiring allows it, or --direction rts",
+    )
+
+
+@pytest.mark.parametrize(
+    ("board", "port", "config", "mend"),
+    [
+        ("4b-bookworm", "/dev/ttyAMA1", [], "printf '%s\\n' 'dtoverlay=uart3' | sudo tee -a"),
+        ("4b-bookworm", "/dev/ttyAMA2", ["dtoverlay=uart3"], "choose one of /dev/ttyAMA0"),
+        ("5-bookworm", "/dev/ttyAMA3", [], "printf '%s\\n' 'dtoverlay=uart3-pi5' | sudo tee -a"),
+        ("5-bookworm", "/dev/ttyAMA3", ["dtoverlay=uart3-pi5"], "sudo reboot"),
+    ],
+)
+def test_a_further_uart_that_is_not_there(tmp_path, board, port, config, mend):
+    machine = recorded.board(board, tmp_path, "/boot/firmware/config.txt <<", "[all]", *config, ".")
+    assert found(ask(machine, f"--port {port}"), "port")[0].mend.startswith(mend)

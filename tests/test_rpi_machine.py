@@ -76,8 +76,8 @@ def test_bluetooth_is_a_matter_of_some_families():
     ],
 )
 def test_a_filter_of_config_holds_for_its_boards(tmp_path, model, section, holds):
-    text = ["/boot/firmware/config.txt <<", f"[{section}]", "enable_uart=1", "."]
-    assert of_model(tmp_path, model, *text).configured("enable_uart=1") is holds
+    text = ["/boot/firmware/config.txt <<", f"[{section}]", "dtparam=spi=on", "."]
+    assert of_model(tmp_path, model, *text).configured("dtparam=spi=on") is holds
 
 
 CONFIG = """
