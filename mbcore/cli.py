@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NETWORK = ("tcp", "udp", "tls")
 SERIAL = ("rtu", "ascii", "binary")
+# What the field uses where nothing is said.
+FORMAT: dict[str, Any] = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 #: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
 DEMO = ("tcp", "127.0.0.1", "-p", "5020")
 SNIFF = "listen to a serial line, print what both sides say and a table per unit; nothing is sent"
@@ -74,9 +76,9 @@ def _run(words: list[str]) -> int:
     except SystemExit as stop:  # argparse's
         return int(stop.code or 0)
     except ConfigurationError as error:
-        return _say(error, 2)
+        return _say(_with_flags(str(error)), 2)
     except (ModbusError, OSError) as error:
-        return _say(error, 1)
+        return _say(_with_flags(str(error)), 1)
     except KeyboardInterrupt:
         return _say("interrupted", 1)
 
@@ -91,6 +93,13 @@ def _signals(stop: Callable[[], object]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _with_flags(sentence: str) -> str:
+    """A sentence that names keywords of a server, with the flags that mean the same: direction="gpio" -> --direction gpio."""
+    names = "direction_chip|direction_line|direction_active|direction|frame_gap|reply_delay"
+    sentence = re.sub(rf'(?<![-\w])({names})="?([\w.]+)"?', lambda found: f"--{found[1].replace('_', '-')} {found[2]}", sentence)
+    return re.sub(rf"(?<![-\w])({names})(?= is | or a |$)", lambda found: f"--{found[1].replace('_', '-')}", sentence)
 
 
 def _say(error: object, code: int) -> int:
@@ -302,21 +311,35 @@ def _line_behaviour(args: argparse.Namespace) -> dict[str, Any]:
 def _take_hat(args: argparse.Namespace) -> ExitStack:
     """Set what the profile of a board says and the user does not; what holds the board's pins until it is closed."""
     held = ExitStack()
+    if args.command is _serve and args.transport not in SERIAL:
+        return held
     _need_device(args)
-    if getattr(args, "hat", None):
-        from mbcore.rpi import hats
-        from mbcore.rpi.machine import Machine
+    if not args.hat:
+        _set_format(args, {})
+        return held
+    from mbcore.rpi import hats
+    from mbcore.rpi.machine import Machine
 
-        hat, machine = hats.find_hat(args.hat), Machine()
-        for name, value in hat.settings(machine, vars(args)).items():
-            setattr(args, name, value)
-        if args.command is _serve:
-            hats.hold_pins(hat, machine, held)
+    hat, machine = hats.find_hat(args.hat), Machine()
+    _set_format(args, hat.format)
+    settings = hat.settings(machine, vars(args))
+    for name, value in settings.items():
+        setattr(args, name, value)
+    hats.hold_pins(hat, machine, held)
+    if args.command is _sniff:
+        hats.hold_receiving(settings, held)
     return held
 
 
+def _set_format(args: argparse.Namespace, of_board: dict[str, Any]) -> None:
+    """Baud rate and characters: what the user says, else what the board wants, else the field's usual."""
+    for name, value in (FORMAT | of_board).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
 def _need_device(args: argparse.Namespace) -> None:
-    if getattr(args, "device", "") is None and args.hat is None:
+    if args.device is None and args.hat is None:
         raise ConfigurationError("name the device, e.g. /dev/ttyUSB0, or the board that has it, --hat NAME; `mbcore ports` lists devices")
 
 
@@ -361,9 +384,9 @@ def _service(args: argparse.Namespace) -> None:
     if args.action == "install":
         words = [word for word in args.words if word not in ("--", "--dry-run")]
         args.dry_run |= "--dry-run" in args.words
-        if words:
-            _check_served(_parser().parse_args(["serve", *words]), machine)
-        steps = service.plan_install(machine, args.name, words, program, os.path.dirname(__file__))
+        found = _check_served(_parser().parse_args(["serve", *words]), machine) if words else ""
+        places = (os.path.dirname(__file__), sys.executable, sys.base_prefix)
+        steps = service.plan_install(machine, args.name, words, program, places, found)
     else:
         steps = service.plan_remove(machine, args.name, args.purge)
     if args.dry_run:
@@ -373,29 +396,37 @@ def _service(args: argparse.Namespace) -> None:
         print(f"Log:  journalctl -u mbcore@{args.name} -e")
 
 
-def _check_served(args: argparse.Namespace, machine: "Machine") -> None:
-    """Refuse what `mbcore serve` would: a slip of the pen is told now, not in the service's log."""
+def _check_served(args: argparse.Namespace, machine: "Machine") -> str:
+    """Refuse what `mbcore serve` would: a slip of the pen is told now, not in the service's log. The device; empty where there is none."""
+    from mbcore.rpi.service import check_file
+
     for name in ("certfile", "keyfile", "cafile"):
         file = getattr(args, name, None)
         if file and not os.path.isabs(file):
             raise ConfigurationError(f"--{name} {file}: a service does not run in this folder, give the full name, {os.path.abspath(file)}")
+        if file:
+            check_file(machine, f"--{name}", file)
     if args.transport in SERIAL:
         from mbcore.rpi.hats import find_hat
         from mbcore.server.rs485 import check_direction
 
         _need_device(args)
+        hat = find_hat(args.hat) if args.hat else None
+        _set_format(args, hat.format if hat else {})
         _line_settings(args)
         with suppress(LineError):  # its adapter may be plugged in later
-            settings = find_hat(args.hat).settings(machine, vars(args)) if args.hat else vars(args)
+            settings = hat.settings(machine, vars(args)) if hat else vars(args)
             words = ("direction", "direction_chip", "direction_line", "direction_active")
             check_direction(**{name: settings[name] for name in words if settings.get(name) is not None})
+            return str(settings["device"])
+    return ""
 
 
 # ---- sniff ----
 
 
 def _sniff(args: argparse.Namespace) -> None:
-    _take_hat(args)
+    held = _take_hat(args)
     settings = _line_settings(args)
     from mbcore import framer as framers
     from mbcore.monitor import Monitor
@@ -406,7 +437,7 @@ def _sniff(args: argparse.Namespace) -> None:
     framer = getattr(framers, f"Modbus{args.framer.capitalize()}Framer")
     bits = 1 + args.bytesize + (args.parity != "N") + args.stopbits
     monitor = Monitor(framer, character_time=bits / args.baudrate, frame_gap=frame_gap(args.baudrate), timeout=args.timeout)
-    with ExitStack() as at_end:
+    with held, ExitStack() as at_end:
         # A read without data has to fail: an empty one means that the device has gone.
         port = open_port(args.device, timeout=0, inter_byte_timeout=0, **settings)
         at_end.callback(port.close)
@@ -488,8 +519,8 @@ def _add_boards(commands: Any) -> None:
         elif run is _ports:
             command.add_argument("--probe", action="store_true", help="ask the drivers for RS-485, which moves DTR and RTS for a moment")
         elif run is _doctor:
-            command.add_argument("--hat", metavar="NAME", help="the board that is mounted; `mbcore hats` lists them")
-            command.add_argument("--port", metavar="DEV", help="the serial port to look at")
+            command.add_argument("--hat", type=_named, metavar="NAME", help="the board that is mounted; `mbcore hats` lists them")
+            command.add_argument("--port", type=_named, metavar="DEV", help="the serial port to look at")
     actions = command.add_subparsers(dest="action", required=True, metavar="install|remove|show")
     for action, about in (
         ("install", "serve at every start of the system"),
@@ -509,6 +540,8 @@ def _add_boards(commands: Any) -> None:
 def _add_sniff(command: argparse.ArgumentParser) -> None:
     _add_serial(command, "rtu", boards=True)
     command.set_defaults(command=_sniff)
+    about = "with a board whose pin its profile does not know: the pin, which is held so that the board receives"
+    command.add_argument("--direction-line", type=_whole(0, 1023), metavar="N", help=about)
     command.add_argument("--framer", choices=SERIAL, default="rtu", help="how frames are framed (default %(default)s)")
     command.add_argument("-o", "--timeout", type=_seconds, default=1.0, metavar="S", help="seconds to an answer (default %(default)s)")
     command.add_argument("--count", type=_whole(1, 2**31), metavar="N", help="end after so many frames")
@@ -542,15 +575,17 @@ def _add_network(leaf: argparse.ArgumentParser, transport: str, *, serving: bool
 
 
 def _add_serial(leaf: argparse.ArgumentParser, transport: str, *, boards: bool = False) -> None:
-    leaf.add_argument("device", nargs="?" if boards else None, help="serial port, e.g. /dev/ttyUSB0")
+    leaf.add_argument("device", type=_named, nargs="?" if boards else None, help="serial port, e.g. /dev/ttyUSB0")
     if boards:
-        leaf.add_argument("--hat", metavar="NAME", help="the board that has it, instead of device and direction; `mbcore hats` lists them")
-    leaf.add_argument("-b", "--baudrate", type=_whole(50, 4_000_000), default=19200, metavar="N", help="default %(default)s")
-    leaf.add_argument("-P", "--parity", type=_word(PARITIES, "parity"), default="E", metavar="WORD", help="even (default), odd or none")
-    leaf.add_argument("-d", "--bytesize", type=int, choices=(7, 8), default=8, help="data bits (default %(default)s)")
-    leaf.add_argument("-s", "--stopbits", type=int, choices=(1, 2), default=1, help="default %(default)s")
+        about = "the board that has it, instead of device and direction; `mbcore hats` lists them"
+        leaf.add_argument("--hat", type=_named, metavar="NAME", help=about)
+    leaf.add_argument("-b", "--baudrate", type=_whole(50, 4_000_000), metavar="N", help="default 19200")
+    leaf.add_argument("-P", "--parity", type=_word(PARITIES, "parity"), metavar="WORD", help="even (default), odd or none")
+    leaf.add_argument("-d", "--bytesize", type=int, choices=(7, 8), help="data bits (default 8)")
+    leaf.add_argument("-s", "--stopbits", type=int, choices=(1, 2), help="default 1")
     leaf.add_argument("-m", "--mode", action=_SerialMode, metavar="8E1", help="the last three in one word")
-    leaf.set_defaults(framer=transport)
+    # Where a board may have its own, what is said has to be told from what is not.
+    leaf.set_defaults(framer=transport, **(dict.fromkeys(FORMAT) if boards else FORMAT))
 
 
 def _add_line(leaf: argparse.ArgumentParser) -> None:
@@ -610,6 +645,12 @@ def _milliseconds(low: float, high: float) -> Callable[[str], float]:
         return milliseconds / 1000
 
     return take
+
+
+def _named(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no name, as of a variable that is not set; name it or leave it out")
+    return text
 
 
 def _file(text: str) -> str:

@@ -113,8 +113,6 @@ class Hat:
     def words(self) -> str:
         """What `mbcore serve rtu` and `mbcore sniff rtu` want beside its name."""
         words = [f"--hat {self.name}"]
-        if self.line:
-            words.append(f"-b {self.line['baudrate']} -m {self.line['mode']}")
         if self.direction == "gpio" and self.direction_line is None:
             words.append("--direction-line N")
         return " ".join(words)

@@ -64,6 +64,10 @@ switch_to() {
 }
 
 [ ! -d "$home" ] || [ -w "$home" ] || fail "$home cannot be written: run it with sudo"
+[ ! -e "$home/pyvenv.cfg" ] || fail "$home is a virtual environment, where a slot would get lost: name another directory"
+# Nothing is deleted but what this script has made.
+[ ! -e "$home/$other" ] || [ -e "$home/$other/pyvenv.cfg" ] || [ -e "$home/$other/slot" ] ||
+    fail "$home/$other was not made by this script: name another directory"
 
 if [ $rollback = yes ]; then
     [ -e "$home/$other/complete" ] || fail "there is nothing in $home to go back to: slot $other is empty"
@@ -89,6 +93,8 @@ mkdir -p "$home" || fail "$home cannot be written: run it with sudo"
 rm -rf "${home:?}/$other"
 trap 'rm -rf "${home:?}/$other"' EXIT
 trap 'exit 1' HUP INT TERM
+mkdir "$home/$other"
+touch "$home/$other/slot"
 "python$PYTHON" -m venv --without-pip "$home/$other"
 "$home/$other/bin/python" "$(echo wheels/pip-*.whl)/pip" --isolated --disable-pip-version-check --quiet install \
     --no-index --no-cache-dir --find-links wheels wheels/mbcore-*.whl || fail "mbcore could not be installed, nothing was changed"

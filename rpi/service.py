@@ -22,7 +22,7 @@ UNIT = "/etc/systemd/system/mbcore@.service"
 WANTED = "/etc/systemd/system/multi-user.target.wants"
 FOLDER = "/etc/mbcore"
 RULES = "/etc/udev/rules.d"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 # What systemd would take apart, or put something else in place of.
 _ODD = re.compile(r"[\s\"'$\\%]")
 _ELSEWHERE = (
@@ -117,20 +117,43 @@ def check_name(name: str) -> str:
     return name
 
 
-def plan_install(machine: Machine, name: str, words: Sequence[str], program: Sequence[str], package: str) -> list[Step]:
+def check_file(machine: Machine, option: str, file: str) -> None:
+    """Whether the service can read a file that an option names.
+
+    :raises ConfigurationError: when it can't; says how it could
+    """
+    if not machine.exists(file):
+        raise ConfigurationError(f"{option} {file}: there is no such file")
+    owner = machine.owner(machine.path(file))
+    readable = 0o044 if machine.group_name(owner.gid) in _GROUPS else 0o004
+    closed = _closed_to_others(os.path.dirname(file)) or ("" if owner.mode & readable else file)
+    if closed:
+        raise ConfigurationError(
+            f"{option} {file} can't be read by a service, to which {closed} is closed: put it into {FOLDER},"
+            f" and there sudo chgrp {_GROUPS[0]} FILE && sudo chmod 640 FILE"
+        )
+
+
+def plan_install(
+    machine: Machine, name: str, words: Sequence[str], program: Sequence[str], places: Sequence[str], found: str = ""
+) -> list[Step]:
     """What installing an instance takes, in order.
 
     :param words: those after `mbcore serve`; none: those that are in place
     :param program: how mbcore is called, with the full name of its program
-    :param package: the folder that mbcore is installed in
+    :param places: where else the program is: its package, its interpreter
+    :param found: the device that the words mean where they name none
     :raises ConfigurationError: when there are no words, or a service can't get at the program
     """
     environment, rule = f"{FOLDER}/{check_name(name)}.env", _rule(name)
     steps: list[Step] = []
     adapter, outdated = None, False
     if words:
-        device = next((word for word in words if word.startswith("/dev/")), "")
+        named = next((word for word in words if word.startswith("/dev/")), "")
+        device = named or found
         port = describe(machine, machine.device(device)) if device else None
+        if port and port.usb and not named:
+            words = [*words, device]
         if port and port.usb:
             # By its USB device a rule would give all ports of an adapter the one name.
             alone = sum(other.socket == port.socket for other in list_ports(machine)) < 2
@@ -142,7 +165,7 @@ def plan_install(machine: Machine, name: str, words: Sequence[str], program: Seq
         steps.append(File(environment, _environment(name, words)))
     elif not machine.exists(environment):
         raise ConfigurationError(f"say what {name} is to serve: mbcore service install {name} rtu /dev/ttyUSB0 -b 19200")
-    steps += [File(UNIT, unit(machine, program, package)), ("systemctl", "daemon-reload")]
+    steps += [File(UNIT, unit(machine, program, places)), ("systemctl", "daemon-reload")]
     if adapter or outdated:
         steps.append(File(rule, udev_rule(name, adapter)) if adapter else Removal(rule))
         steps += [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]
@@ -225,15 +248,15 @@ def carry_out(machine: Machine, steps: Sequence[Step], again: str, run: Callable
                     raise OSError(f"`{shlex.join(command)}` has failed with exit code {code}: what stands before it is done")
 
 
-def unit(machine: Machine, program: Sequence[str], package: str) -> str:
-    """The template unit.
+def unit(machine: Machine, program: Sequence[str], places: Sequence[str]) -> str:
+    """The template unit; the parameters are those of :func:`plan_install`.
 
     :raises ConfigurationError: when the program's place is closed to a service, or its name can't stand in a unit
     """
     for word in program:
         if _ODD.search(word):
             raise ConfigurationError(f"{word!r} can't stand in a unit, for its blanks, quotes, $, % or \\: {_ELSEWHERE}")
-    if closed := _closed_to_others(program[0]) or _closed_to_others(package):
+    if closed := next(filter(None, map(_closed_to_others, (program[0], *places))), ""):
         raise ConfigurationError(f"{program[0]} can't be run by a service, to which {closed} is closed: {_ELSEWHERE}")
     # A group that the system does not have would keep the unit from starting.
     groups = " ".join(group for group in _GROUPS if machine.has_group(group))

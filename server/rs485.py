@@ -329,7 +329,8 @@ def _gpio_refused(error: OSError, chip: str, line: int) -> Exception:
             return ConfigurationError(f"{chip} hands out no line {line}: choose a GPIO chip (of Linux 5.10 or later) as direction_chip")
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             found = [f"{device} ({label})" if label else device for device, label in _chips().items()]
-            refused = LineError(f"there is no GPIO chip {chip}: {'choose ' + ' or '.join(found) if found else 'this system has none'}")
+            way = f"choose {' or '.join(found)}" if found else "this system has none, so choose another direction"
+            refused = LineError(f"there is no GPIO chip {chip}: {way}")
         case errno.EBUSY:
             refused = LineError(f"line {line} of {chip} is in use: free it (`gpioinfo` shows by whom), or choose another direction_line")
         case errno.EACCES | errno.EPERM:

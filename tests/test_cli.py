@@ -79,8 +79,8 @@ MISTAKES = {
     "read binary /dev/null -m 7E1": "7 data bits can't carry binary frames, which need 8; only ascii takes 7",
     "serve rtu /dev/null --echo yes": "'yes'",
     "serve rtu /dev/null --direction up": "'up'",
-    "serve rtu /dev/null --direction gpio": "direction_line is None: give its number on /dev/gpiochip0",
-    "serve rtu /dev/null --direction-line 4": "direction_line is 4, which has no use with direction=\"auto\"",
+    "serve rtu /dev/null --direction gpio": "--direction-line is None: give its number on /dev/gpiochip0",
+    "serve rtu /dev/null --direction-line 4": "--direction-line is 4, which has no use with --direction auto",
     "serve rtu /dev/null --direction-line x": "'x' is not a whole number in 0..1023",
     "serve rtu /dev/null --direction-active up": "'up'",
     "serve rtu /dev/null --reply-delay -1": "'-1' is no time in milliseconds in 0..60000",
@@ -154,7 +154,9 @@ def parse(*words):
 
 
 def test_serial_line_is_19200_8e1_unless_told_otherwise():
-    assert cli._line_settings(parse("serve", "rtu", "/dev/x")) == {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
+    args = parse("serve", "rtu", "/dev/x")
+    cli._take_hat(args)
+    assert cli._line_settings(args) == {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 
 
 @pytest.mark.parametrize(

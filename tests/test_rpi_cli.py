@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def board(tmp_path, monkeypatch):
     def mount(name, *lines):
         machine = recorded.board(name, tmp_path, *lines)
         monkeypatch.setattr("mbcore.rpi.machine.Machine", lambda: machine)
-        monkeypatch.setattr(doctor, "try_port", lambda device: Trial())
+        monkeypatch.setattr(doctor, "try_port", lambda device, line: Trial())
         return machine
 
     return mount
@@ -34,7 +35,7 @@ def run(capsys):
     """run(line) -> exit code, standard output, standard error"""
 
     def run(line):
-        code = cli.main(line.split())
+        code = cli.main(line.split() if isinstance(line, str) else line)
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -115,18 +116,66 @@ def test_a_profile_says_what_the_user_does_not(board, transport, words, settings
     assert tuple(getattr(args, name) for name in names) == settings
 
 
-def test_pins_are_held_by_a_server_and_not_by_a_listener(board, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "pins"),
+    [
+        ("sniff --hat pixtend-v2", [(18, "low")]),
+        ("serve rtu --hat pixtend-v2", [(18, "low")]),
+        # Who listens holds the direction pin so that the board receives.
+        ("sniff --hat touchberry", [(17, "high"), (27, "high")]),
+        ("serve rtu --hat touchberry", [(17, "high")]),
+        ("sniff --hat widgetlords --direction-line 5", [(5, "low")]),
+        ("sniff --hat waveshare-rs485-can", []),
+    ],
+)
+def test_pins_are_held_while_it_runs(board, monkeypatch, words, pins):
     board("4b-bookworm")
     asked, closed = [], []
-    monkeypatch.setattr(hats, "request_gpio", lambda chip, line, active: asked.append(line) or 77)
+    monkeypatch.setattr(hats, "request_gpio", lambda chip, line, active: asked.append((line, active)) or line)
     monkeypatch.setattr(hats.os, "close", closed.append)
-    args = parsed("sniff", "--hat", "pixtend-v2")
-    with cli._take_hat(args):
-        assert args.device == "/dev/ttyAMA0"
-    assert asked == []
-    with cli._take_hat(parsed("serve", "rtu", "--hat", "pixtend-v2")):
-        assert (asked, closed) == ([18], [])
-    assert closed == [77]
+    with cli._take_hat(parsed(*words.split())):
+        assert (asked, closed) == (pins, [])
+    assert sorted(closed) == sorted(line for line, _ in pins)
+
+
+@pytest.mark.parametrize(
+    ("words", "format_"),
+    [
+        ("serve rtu --hat monarco", (115200, 8, "N", 1)),
+        ("serve rtu --hat monarco -m 8N1", (115200, 8, "N", 1)),
+        ("sniff --hat monarco", (115200, 8, "N", 1)),
+        ("serve rtu --hat waveshare-rs485-can -b 9600", (9600, 8, "E", 1)),
+        ("serve rtu /dev/ttyUSB0 -s 2 -P none", (19200, 8, "N", 2)),
+    ],
+)
+def test_the_format_is_what_is_said_or_the_boards_or_the_usual(board, words, format_):
+    board("4b-bookworm")
+    args = parsed(*words.split())
+    cli._take_hat(args)
+    assert (args.baudrate, args.bytesize, args.parity, args.stopbits) == format_
+
+
+@pytest.mark.parametrize("line", ["serve rtu --hat", "sniff --hat", "doctor --hat", "doctor --port", "serve rtu"])
+def test_a_name_that_is_empty_is_refused(run, line):
+    """As of a shell's variable that is not set."""
+    code, said, errors = run([*line.split(), ""])
+    assert (code, said) == (2, "")
+    assert "'' is no name, as of a variable that is not set" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--hat waveshare-rs485-can --direction-active low", "--direction-active is 'low', which has no use with --direction auto: leave"),
+        ("/dev/ttyX --direction gpio", "--direction-line is None: give its number on /dev/gpiochip0"),
+    ],
+)
+def test_a_sentence_names_the_flags(board, run, words, sentence):
+    board("4b-bookworm")
+    code, _, errors = run(f"serve rtu {words}")
+    assert code == 2
+    assert sentence in errors
+    assert "=" not in errors
 
 
 def test_an_adapter_that_is_not_plugged_in_is_an_error_at_run_time(board, run):
@@ -195,17 +244,22 @@ def test_a_dry_run_prints_all_and_does_nothing(board, installable, run, line):
     [
         ("rtu --hat nope", "there is no profile 'nope'"),
         ("rtu --hat widgetlords", "the profile widgetlords does not know its pin: give --direction-line N"),
-        ("rtu --hat monarco", "19200 8E1 is another: give -b 115200 -m 8N1"),
+        ("rtu --hat monarco -b 19200", "19200 8N1 is another: give -b 115200 -m 8N1"),
         ("rtu --hat kontron-pitron", "the profile kontron-pitron is for a Raspberry Pi 3 or cm3 or 4, and this is Raspberry Pi 5"),
-        ("rtu /dev/ttyUSB0 --direction gpio", "direction_line"),
+        ("rtu /dev/ttyUSB0 --direction gpio", "--direction-line is None"),
         ("rtu /dev/ttyUSB0 -m 7E1", "7 data bits can't carry rtu frames"),
         ("tls --certfile x.pem", "--certfile x.pem: a service does not run in this folder, give the full name, /"),
+        ("tls --certfile /no.pem", "--certfile /no.pem: there is no such file"),
+        (
+            "tls --certfile /x.pem --keyfile /x.key",
+            "--keyfile /x.key can't be read by a service, to which /x.key is closed: put it into /etc/mbcore, and there sudo chgrp dialout",
+        ),
         ("tls --certfile /x.pem --keyfile x.key", "--keyfile x.key: a service does not run in this folder"),
         ("tls --certfile /x.pem --cafile ca/x.pem", "--cafile ca/x.pem: a service does not run in this folder"),
     ],
 )
 def test_what_serve_would_refuse_is_not_installed(board, installable, run, words, sentence):
-    machine = board("5-bookworm", "user 0 0")
+    machine = board("5-bookworm", "user 0 0", "/x.pem c 0644 0:0", "/x.key c 0600 0:0")
     code, said, errors = run(f"service install plant {words}")
     assert (code, said) == (2, "")
     assert sentence in errors
@@ -215,12 +269,20 @@ def test_what_serve_would_refuse_is_not_installed(board, installable, run, words
 
 
 @pytest.mark.parametrize(
-    "words", ["rtu --hat usb-ftdi", "rtu --hat monarco -b 115200 -m 8N1", "ascii /dev/x -m 7E1", "tls --certfile /x.pem"]
+    "words",
+    ["rtu --hat usb-ftdi", "rtu --hat monarco", "rtu --hat monarco -b 115200 -m 8N1", "ascii /dev/x -m 7E1", "tls --certfile /x.pem"],
 )
 def test_what_serve_would_take_is_installed(board, installable, run, words):
-    board("4b-bookworm", "user 0 0")
+    board("4b-bookworm", "user 0 0", "/x.pem c 0640 0:20")
     assert run(f"service install plant {words}")[0] == 0
     assert f'MBCORE_ARGS="{words}"' in run("service show plant")[1]
+
+
+def test_the_adapter_of_a_board_gets_a_rule_and_a_name_that_stays(board, installable, run):
+    machine = board("usb-ftdi", "user 0 0")
+    assert run("service install plant rtu --hat usb-ftdi")[0] == 0
+    assert 'SYMLINK+="mbcore-plant"' in machine.read("/etc/udev/rules.d/60-mbcore-plant.rules")
+    assert re.search(r'MBCORE_ARGS="rtu --hat usb-ftdi (/dev/mbcore-plant|/dev/serial/by-id/\S+)"', run("service show plant")[1])
 
 
 def test_installing_showing_and_removing(board, installable, run):

@@ -13,7 +13,7 @@ from mbcore.rpi import service
 from mbcore.rpi.service import FOLDER, RULES, UNIT, WANTED, File, Removal, carry_out, explain, plan_install, plan_remove, show, udev_rule
 
 PROGRAM = ("/usr/bin/env", "mbcore")
-PACKAGE = "/usr"
+PACKAGE = ("/usr",)
 ADAPTER = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0"
 # The highest "exposure level" of `systemd-analyze security` that the unit may have; a bare one has 9.6.
 EXPOSURE = 2.0
@@ -94,10 +94,10 @@ def test_groups_that_the_system_does_not_have_would_keep_the_unit_from_starting(
     assert re.findall("SupplementaryGroups=.*", text) == ([line] if line else [])
 
 
-@pytest.mark.parametrize("which", ["program", "package"])
+@pytest.mark.parametrize("which", ["program", "places"])
 @pytest.mark.parametrize("place", ["/home/pi/venv/bin/mbcore", "/root/x", "/run/user/1000/x"])
 def test_a_program_that_the_service_does_not_see_is_refused(machine, which, place):
-    places = {"program": PROGRAM, "package": PACKAGE} | {which: (place,) if which == "program" else place}
+    places = {"program": PROGRAM, "places": PACKAGE} | {which: (place,)}
     with pytest.raises(ConfigurationError, match=r"can't be run by a service, to which .* is closed: install mbcore under /opt/mbcore"):
         service.unit(machine, **places)
 

@@ -597,7 +597,7 @@ def test_a_chip_that_is_not_there(devices, chip):
 
 def test_a_system_without_chips(devices):
     devices(null="")
-    with pytest.raises(LineError, match=r"^there is no GPIO chip /dev/gpiochip-none: this system has none$"):
+    with pytest.raises(LineError, match=r"^there is no GPIO chip /dev/gpiochip-none: this system has none, so choose another direction$"):
         request_gpio("/dev/gpiochip-none", 17)
 
 
