@@ -345,6 +345,10 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
                 number,
             )
 
+    def note_broken(self, client: object, times: int = 1) -> None:
+        """What comes from a client cannot be cut into frames any more, or so it was several times since the last time."""
+        _log.info("%s: the stream has lost its frames; closing the connection%s", client, f" ({times} of them)" if times > 1 else "")
+
     def note_refusal(self, error: int, times: int = 1) -> None:
         """The system lets no connection be accepted, for ``error``, an error number, ``times`` since the last time: say so now and then."""
         if (number := self._evictions.count(error, times)) is not None:

@@ -125,6 +125,8 @@ class LoopServer:
             pass
         self._tell()
         self._factory.carrier = None
+        vars(self._factory).pop("turning", None)
+        self.loop.close()
 
     def _attend(self) -> bool:
         """Do what the loop wants of Python; False where that was interrupted, and something may be left."""
@@ -206,6 +208,8 @@ class TcpServer(LoopServer):
         super()._tell()
         if evicted := self._grown("evicted"):
             self._factory.note_eviction(evicted)
+        if broken := self._grown("broken"):
+            self._factory.note_broken(self.loop.broken_peer, broken)
         if refused := self._grown("refused"):
             self._factory.note_refusal(self.loop.refusal, refused)
         if not self.loop.count:
@@ -230,4 +234,4 @@ class UdpServer(LoopServer):
         if dropped := self._grown("dropped"):
             self._factory.note_dropped(dropped)
         if undelivered := self._grown("undelivered"):
-            self._factory.note_undelivered("a client", os.strerror(self.loop.refusal), undelivered)
+            self._factory.note_undelivered(self.loop.undelivered_peer, os.strerror(self.loop.refusal), undelivered)

@@ -39,6 +39,8 @@ PORT = 502
 TLS_PORT = 802
 # After a power cut every client connects at once; one that finds the queue full tries again a second later.
 BACKLOG = 1024
+# Bytes of replies that the kernel keeps for a client; left to itself it would give each of them megabytes.
+SEND_BUFFER = 65536
 
 
 def StartTcpServer(
@@ -219,6 +221,9 @@ def _open_port(
         refused = LineError(_refusal(kind, host, port, error.socketError))
         refused.errno = error.socketError.errno
         raise refused from error
+    if isinstance(listener, TcpPort):
+        # Its connections have the same: one that does not read takes no more of the kernel's memory.
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     real = listener.getHost()
     return RunningServer(kind, factory, (real.host, real.port), [_serve(factory, listener, engine), factory.close_connections])
 

@@ -119,7 +119,7 @@ class ModbusTcpProtocol(Protocol):
 
     def stream_broken(self) -> None:
         """What comes from the client cannot be cut into frames any more."""
-        _log.info("%s: the stream has lost its frames; closing the connection", self)
+        self.factory.note_broken(self)
         self.close()
 
     def pauseProducing(self) -> None:

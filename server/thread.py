@@ -13,6 +13,7 @@ from mbcore.engine.loop import running
 
 _log = logging.getLogger(__name__)
 
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 # Seconds that a loop may hear nothing, beside its longest reply, before it is taken to hang.
 DEAF = 5.0
 
@@ -113,6 +114,6 @@ class LoopThread:
             self._failed(str(error))
 
     def _run(self) -> None:
-        # Signals are the main thread's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        # Signals are the main thread's, but for those of a fault: a handler of this thread tells where it was.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         self._loop.run()

@@ -218,13 +218,13 @@ def test_observers_hear_of_writes_in_order(serve):
     context, heard = watched()
     served = serve(context)
     client = served.connect()
-    for number in range(100):
+    for number in range(1100):
         request = pdu(f"06 0001 {number:04X}")
         client.ask(request, request)
     assert heard == []
     served.turn()
-    assert heard == [(1, "holding_registers", 1, [number]) for number in [*range(64), 99]]
-    assert served.loop.coalesced == 35
+    assert heard == [(1, "holding_registers", 1, [number]) for number in [*range(1024), 1099]]
+    assert served.loop.coalesced == 75
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ cdef class Loop:
     # Of both threads: written by `show`, read by `look`.
     cdef unsigned int stopping
     cdef unsigned int ended
+    # it runs, or has run
+    cdef bint begun
     # `__init__` has come to its end
     cdef bint whole
     # this process is a fork of the one where the loop runs, or has wanted it too late
@@ -34,6 +36,7 @@ cdef class Loop:
     cdef unsigned int counted
     cdef Notes notes
 
+    cdef void close_descriptors(self) noexcept
     cdef int initialised(self) except -1
     cdef void serve(self) noexcept nogil
     cdef void note(self, Session session) noexcept nogil
@@ -103,7 +106,7 @@ cdef class NetworkLoop(Loop):
     cdef void call(self) noexcept
     cdef bint deliver(self, uint32_t index) noexcept
     cdef bint has_said_more(self, uint32_t index) noexcept
-    cdef int make_sessions(self) except -1
+    cdef int make_sessions(self, unsigned int most) except -1
     cdef void want_sessions(self) noexcept nogil
     cdef void* take_session(self) noexcept nogil
     cdef void give_back(self, void* session) noexcept nogil

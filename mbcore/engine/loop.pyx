@@ -22,8 +22,11 @@ from mbcore.engine.shared cimport look, show
 from mbcore.session cimport FED, PYTHON, WAIT, Session
 
 cdef enum:
-    # Sessions made ahead, each for one peer to come.
-    SPARE = 16
+    # Sessions made ahead, each for one peer to come: before the loop begins, and from its first peer on.
+    FIRST = 16
+    SPARE = 128
+    # Writes that observers hear of as they were, at most; a power of two.
+    NOTES = 1024
 
 # How long requests that have come together are answered before the reactor has its turn and the replies go out, seconds.
 cdef double TOGETHER = 0.001
@@ -49,9 +52,14 @@ cdef class Loop:
             raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
+        self.close_descriptors()
+
+    cdef void close_descriptors(self) noexcept:
+        cdef int descriptor
         for descriptor in (self.to_loop.fd, self.to_python.fd, self.claims):
             if descriptor >= 0:
                 close(descriptor)
+        self.to_loop.fd = self.to_python.fd = self.claims = -1
 
     def fileno(self):
         """Return the descriptor that is readable when :meth:`attend` wants to be called."""
@@ -107,6 +115,7 @@ cdef class Loop:
         try:
             self.claim()
             self.initialised()
+            self.begun = True
             with nogil:
                 take_short_slices()
                 self.serve()
@@ -123,6 +132,16 @@ cdef class Loop:
         self.initialised()
         show(&self.stopping, True)
         ring(&self.to_loop)
+
+    def close(self):
+        """Give back the descriptors of a loop that has ended or never begun; nothing is to be called any more.
+
+        :raises RuntimeError: while it runs
+        """
+        self.initialised()
+        if self.begun and not look(&self.ended):
+            raise RuntimeError("the loop runs: stop it first, and wait for its thread")
+        self.close_descriptors()
 
     def knock(self):
         """Whether the loop has heard the calls up to now; it is called again. One that turns hears at once, or when a reply is out."""
@@ -232,10 +251,11 @@ cdef class NetworkLoop(Loop):
         self.asked = Errands(4 * self.places)
         self.done = Errands(self.places)
         self.made = Errands(SPARE)
+        self.notes.hold(NOTES)
         self.spare = <void**> calloc(self.places, sizeof(void*))
         if self.spare == NULL:
             raise MemoryError()
-        self.make_sessions()
+        self.make_sessions(FIRST)
         return 0
 
     def __dealloc__(self):
@@ -273,7 +293,7 @@ cdef class NetworkLoop(Loop):
                 finally:
                     self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
-                self.make_sessions()
+                self.make_sessions(SPARE)
         except BaseException:
             # What is left is done the next time.
             ring(&self.to_python)
@@ -413,13 +433,13 @@ cdef class NetworkLoop(Loop):
         """Of a peer whose session the loop may have again: whether there is something to read, or its end."""
         return True
 
-    cdef int make_sessions(self) except -1:
+    cdef int make_sessions(self, unsigned int most) except -1:
         cdef errand_t errand
         cdef Session session
         memset(&errand, 0, sizeof(errand))
         # First: the loop may take them all, and want more, before this is done.
         show(&self.wants_sessions, False)
-        while self.made.count() < SPARE and <uint32_t> len(self.sessions) < self.places:
+        while self.made.count() < most and <uint32_t> len(self.sessions) < self.places:
             # Before it is made: what it is made of may change meanwhile.
             edition = look(&self.edition)
             session = self.new_session()

@@ -20,6 +20,7 @@ ctypedef struct value_t:
 
 cdef class Notes:
     cdef note_t* ring
+    cdef uint32_t size
     cdef unsigned int written
     cdef unsigned int told
     # What did not find room in the ring, a hash table with `room` places. Both threads': touched with the lock held.
@@ -38,6 +39,7 @@ cdef class Notes:
     cdef uint32_t taken_count
     cdef uint32_t taken_told
 
+    cdef int hold(self, uint32_t most) except -1
     cdef void write(self, Session session) noexcept nogil
     cdef void merge(self, Session session) noexcept nogil
     cdef void merge_for(self, int unit_id, Session session) noexcept nogil

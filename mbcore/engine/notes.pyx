@@ -18,8 +18,6 @@ from mbcore.execute cimport next_span, owe_observers, register_at, span_t, tell_
 from mbcore.session cimport Session, exchange_t
 
 cdef enum:
-    # Writes that are told as they were, at most.
-    NOTES = 64
     # Places of the first table of values.
     ROOM = 256
     # Values that are told together at most: as many as one write may have.
@@ -39,8 +37,7 @@ cdef class Notes:
 
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
-        self.ring = <note_t*> calloc(NOTES, sizeof(note_t))
-        if self.ring == NULL or self.lock == NULL:
+        if self.lock == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
@@ -50,13 +47,21 @@ cdef class Notes:
         free(self.values)
         free(self.taken)
 
+    cdef int hold(self, uint32_t most) except -1:
+        """Before the first write: so many are told as they were at most. Memory that no write has needed is not touched."""
+        self.ring = <note_t*> calloc(most, sizeof(note_t))
+        if self.ring == NULL:
+            raise MemoryError()
+        self.size = most
+        return 0
+
     # ---- from the thread that writes --------------------------------------------------------------------------------------------------
 
     cdef void write(self, Session session) noexcept nogil:
         """Note the write that `session` has stopped at."""
-        cdef note_t* note = &self.ring[self.written % NOTES]
+        cdef note_t* note = &self.ring[self.written % self.size]
         # What comes behind something in the table goes there too.
-        if look(&self.behind) or self.written - look(&self.told) == NOTES:
+        if look(&self.behind) or self.written - look(&self.told) == self.size:
             self.merge(session)
             return
         note.exchange = session.exchange
@@ -140,7 +145,7 @@ cdef class Notes:
         return 0
 
     cdef int tell_note(self, Session session) except -1:
-        cdef note_t note = self.ring[self.told % NOTES]
+        cdef note_t note = self.ring[self.told % self.size]
         take_pdu(&note)
         # Not told twice, whatever observers raise.
         show(&self.told, self.told + 1)

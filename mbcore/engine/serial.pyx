@@ -44,6 +44,8 @@ cdef extern from "<time.h>" nogil:
     const int TIMER_ABSTIME
 
 cdef enum:
+    # Writes that observers hear of as they were, at most: a line has no more in seconds.
+    NOTES = 64
     # Bytes kept of what comes while the line waits for Python; as many again are kept by the kernel.
     BACKLOG = 4096
 
@@ -121,6 +123,7 @@ cdef class SerialLoop(Loop):
         self.delay_before = delay_before
         self.delay_after = delay_after
         self.priority = priority
+        self.notes.hold(NOTES)
         self.tells_empty = True
         self.whole = True
 

@@ -25,7 +25,17 @@ from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
 from mbcore.engine.shared cimport look, look_last, show, swap
+from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    const short POLLERR
+    const short POLLHUP
+    int poll(pollfd* fds, unsigned long count, int timeout)
 
 cdef extern from "<sys/epoll.h>" nogil:
     union epoll_data_t:
@@ -36,6 +46,8 @@ cdef extern from "<sys/epoll.h>" nogil:
     const uint32_t EPOLLIN
     const uint32_t EPOLLOUT
     const uint32_t EPOLLRDHUP
+    const uint32_t EPOLLERR
+    const uint32_t EPOLLHUP
     const uint32_t EPOLLET
     const int EPOLL_CTL_ADD
     const int EPOLL_CTL_DEL
@@ -68,11 +80,11 @@ cdef enum:
     # sockets looked at after one wait
     EVENTS = 256
     # fewer sessions made ahead than a burst of connections may want
-    FEW = 8
+    FEW = 64
     # more connections than a process may have
     MOST = 1 << 20
     # bytes read from one connection before the others have their turn
-    TURN = 65536
+    TURN = 4096
 
 # Each change is told once: a connection that stands still makes no noise.
 cdef uint32_t CONNECTION_EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
@@ -167,6 +179,11 @@ cdef class TcpLoop(NetworkLoop):
     cdef unsigned int turns_got
     cdef unsigned int traces
     cdef unsigned int emptying
+    # nothing is read any more
+    cdef bint ending
+    #: Streams that have lost their frames and were closed for that, and the peer of the last one.
+    cdef readonly unsigned int broken
+    cdef sockaddr_storage last_broken
 
     def __cinit__(self, *args, **kwargs):
         self.epoll = -1
@@ -200,9 +217,15 @@ cdef class TcpLoop(NetworkLoop):
         self.set_up(new_session, admit)
         self.whole = True
 
-    def __dealloc__(self):
+    cdef void close_descriptors(self) noexcept:
+        NetworkLoop.close_descriptors(self)
         if self.epoll >= 0:
             close(self.epoll)
+        self.epoll = -1
+
+    def __dealloc__(self):
+        # The base class' own comes after this one.
+        self.close_descriptors()
         if self.sending != NULL:
             PyThread_free_lock(self.sending)
         free(self.table)
@@ -224,6 +247,11 @@ cdef class TcpLoop(NetworkLoop):
         self.initialised()
         show(&self.emptying, True)
         ring(&self.to_loop)
+
+    @property
+    def broken_peer(self):
+        """The address of the peer whose stream has lost its frames last; None where it had gone."""
+        return host_text(&self.last_broken)
 
     cdef int tell_all(self) except -1:
         cdef unsigned int last = look(&self.turns_put)
@@ -291,6 +319,8 @@ cdef class TcpLoop(NetworkLoop):
         cdef int count
         cdef double now = monotonic(), sweep_at = 0
         self.accept_on(now)
+        # Before Python is held up, perhaps.
+        self.want_sessions()
         while not look(&self.stopping):
             count = epoll_wait(self.epoll, events, EVENTS, self.pause(now))
             now = monotonic()
@@ -309,6 +339,8 @@ cdef class TcpLoop(NetworkLoop):
         cdef int i
         self.take_back(now)
         for i in range(count):
+            if look(&self.stopping) and not self.ending:
+                return
             if events[i].data.u32 == LISTENER:
                 self.accept_some(now)
             elif events[i].data.u32 == BELL:
@@ -329,6 +361,7 @@ cdef class TcpLoop(NetworkLoop):
     cdef void wind_up(self, epoll_event* events) noexcept nogil:
         """Send what is ready, for as long as an end may take, and close all connections."""
         cdef double now = monotonic(), limit = now + STOP_WAIT
+        self.ending = True
         self.rest_accepting(limit)
         self.take_back(now)
         while now < limit and self.any_blocked():
@@ -371,6 +404,7 @@ cdef class TcpLoop(NetworkLoop):
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef void* session
+        cdef uint32_t index
         cdef int fd, _
         # As many as a burst has; the others have their turn in between.
         for _ in range(64):
@@ -383,10 +417,15 @@ cdef class TcpLoop(NetworkLoop):
                 self.rest_accepting(0)
                 return
             length = sizeof(address)
+            # A fork takes this lock first: its child finds every connection in the table, and closes it.
+            lock_image()
             fd = accept4(self.listener, <sockaddr*> &address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
-                self.enter(fd, session, &address)
+                index = self.enter(fd, session, &address)
+                unlock_image()
+                self.greet(index)
                 continue
+            unlock_image()
             self.spare[self.spare_count] = session
             self.spare_count += 1
             if errno == EAGAIN:
@@ -415,11 +454,10 @@ cdef class TcpLoop(NetworkLoop):
         self.accepting = False
         self.accept_again = again
 
-    cdef void enter(self, int fd, void* session, const sockaddr_storage* address) noexcept nogil:
-        """Enter a new connection into the table."""
+    cdef uint32_t enter(self, int fd, void* session, const sockaddr_storage* address) noexcept nogil:
+        """Enter a new connection into the table; its index."""
         cdef uint32_t index
         cdef connection_t* connection
-        cdef int on = 1
         # Whoever has a session has a place.
         if self.vacant_count:
             self.vacant_count -= 1
@@ -434,10 +472,16 @@ cdef class TcpLoop(NetworkLoop):
         connection.state = PENDING
         show(&self.ready[index], False)
         copy_host(connection.host, address)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
+        return index
+
+    cdef void greet(self, uint32_t index) noexcept nogil:
+        """Let a new connection in, or have Python say whether it is."""
+        cdef connection_t* connection = &self.table[index]
+        cdef int on = 1
+        setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+        setsockopt(connection.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
         if self.gated and has_table_of_hosts():
-            self.tell(index, ADMIT, session)
+            self.tell(index, ADMIT, connection.session)
         else:
             self.let_in(index)
 
@@ -509,9 +553,11 @@ cdef class TcpLoop(NetworkLoop):
                 self.report()
         if lent:
             PyThread_acquire_lock(self.sending, WAIT_LOCK)
-        # First: a fork must not find a descriptor here that is another one's already.
+        # A fork must neither find a descriptor here that is another one's already, nor miss one that is open.
+        lock_image()
         connection.state = GONE
         close(connection.fd)
+        unlock_image()
         if lent:
             PyThread_release_lock(self.sending)
 
@@ -536,7 +582,11 @@ cdef class TcpLoop(NetworkLoop):
         if events & EPOLLRDHUP:
             connection.hung_up = True
         if connection.state != OPEN:
-            swap(&self.ready[index], True)
+            if events & (EPOLLERR | EPOLLHUP) and is_dead(connection.fd):
+                # Nobody waits for the answer any more.
+                self.drop(index)
+            else:
+                swap(&self.ready[index], True)
             return
         if connection.blocked and not self.flush(index, now):
             return
@@ -556,6 +606,8 @@ cdef class TcpLoop(NetworkLoop):
         cdef int available = 0, turn = 0
         cdef bint more
         cdef ssize_t count
+        if self.ending:
+            return
         (<Session> connection.session).lend_buffers(&self.buffers)
         while True:
             place = (<Session> connection.session).room(&available)
@@ -577,6 +629,8 @@ cdef class TcpLoop(NetworkLoop):
             if not self.go_on(index, (<Session> connection.session).take(<int> count, now), now) or not more:
                 return
             turn += <int> count
+            if look(&self.stopping):
+                return
             if turn >= TURN:
                 # The others have their turn, then this one is told of again.
                 if self.watch(connection.fd, index, CONNECTION_EVENTS, EPOLL_CTL_MOD):
@@ -586,6 +640,7 @@ cdef class TcpLoop(NetworkLoop):
     cdef bint go_on(self, uint32_t index, int fed, double now) noexcept nogil:
         """Let the session look at all its bytes and send its replies; False where the connection can't be read now."""
         cdef connection_t* connection = &self.table[index]
+        cdef socklen_t length
         while fed != FED:
             if fed == OBSERVE:
                 self.note(<Session> connection.session)
@@ -596,8 +651,13 @@ cdef class TcpLoop(NetworkLoop):
                 return False
             fed = (<Session> connection.session).feed()
         (<Session> connection.session).keep()
-        if (<Session> connection.session).closing:
+        if (<Session> connection.session).closing and not connection.closing:
             connection.closing = True
+            self.broken += 1
+            length = sizeof(self.last_broken)
+            if getpeername(connection.fd, <sockaddr*> &self.last_broken, &length):
+                self.last_broken.ss_family = 0
+            self.report()
         return self.flush(index, now) and not connection.blocked
 
     cdef bint flush(self, uint32_t index, double now) noexcept nogil:
@@ -659,6 +719,13 @@ cdef class TcpLoop(NetworkLoop):
         cdef uint32_t index
         for index in range(self.used):
             self.drop(index)
+
+
+cdef bint is_dead(int fd) noexcept nogil:
+    """Whether both directions of a connection have ended: epoll may have told that of the one that had its place before."""
+    cdef pollfd polled
+    polled.fd, polled.events, polled.revents = fd, 0, 0
+    return poll(&polled, 1, 0) == 1 and polled.revents & (POLLERR | POLLHUP)
 
 
 cdef bint send_replies(connection_t* connection) noexcept nogil:

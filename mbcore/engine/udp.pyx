@@ -70,6 +70,7 @@ cdef class UdpLoop(NetworkLoop):
     cdef readonly unsigned int dropped
     cdef readonly unsigned int undelivered
     cdef readonly int refusal
+    cdef sockaddr_storage last_undelivered
 
     def __init__(self, int fd, new_session, uint32_t max_waiting, *, admit=None):
         if self.table != NULL:
@@ -87,6 +88,11 @@ cdef class UdpLoop(NetworkLoop):
     def __dealloc__(self):
         free(self.table)
         free(self.vacant)
+
+    @property
+    def undelivered_peer(self):
+        """The address to which a reply could not be sent last."""
+        return host_text(&self.last_undelivered)
 
     cdef object host_of(self, uint32_t index):
         return host_text(&self.table[index].address)
@@ -165,6 +171,7 @@ cdef class UdpLoop(NetworkLoop):
         if length and sendto(self.fd, out, length, MSG_DONTWAIT, <const sockaddr*> &peer.address, peer.address_length) < 0:
             # Anyone can forge an address that nothing can be sent to.
             self.refusal = errno
+            self.last_undelivered = peer.address
             self.undelivered += 1
             self.report()
         (<Session> peer.session).forget_replies()

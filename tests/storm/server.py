@@ -4,10 +4,12 @@ Run as a program it serves as told by the JSON in its argument and says on a lin
 can be seen from inside; when standard input ends it stops, and ends with 1 where anything went wrong that no client may cause.
 """
 
+import contextlib
 import json
 import logging
 import os
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -100,6 +102,16 @@ class BrokenBlock(ModbusSequentialDataBlock):
 
 def unit(hr, **tables):
     return ModbusSlaveContext(hr=hr, zero_mode=True, **tables)
+
+
+def connections():
+    """The peers of this process' connections."""
+    found = []
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
+            if one.family == socket.AF_INET:
+                found.append(one.getpeername())
+    return found
 
 
 class Application:
@@ -199,6 +211,7 @@ class Application:
         signal.alarm(FORK_LIFE)
         try:
             assert len(set(self.plain.getValues(3, SAME, SAME_COUNT))) == 1, "a torn image"
+            assert connections() == [], "connections that a client would not see end"
             for handle in self._handles:
                 refusal = ""
                 try:
