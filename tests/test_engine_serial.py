@@ -543,6 +543,16 @@ def test_observers_that_are_behind_hear_what_was_written_last(bus):
     assert heard[NOTES:] == [(1, "holding_registers", 1, [NOTES - 1 | 0x1000]), (2, "holding_registers", 1, [0x1006])]
 
 
+def test_observers_hear_the_result_of_a_broadcast_mask_write_though_it_is_written_again(bus):
+    context, heard = watched()
+    served = bus(context)
+    served.say(wrap_rtu(pdu("16 0001 0000 0007"), 0))
+    served.wait_until_read()
+    served.ask(write(9), write(9), attending=False)
+    served.loop.attend()
+    assert [write for write in heard if write[0] == 1] == [(1, "holding_registers", 1, [7]), (1, "holding_registers", 1, [9])]
+
+
 def test_observers_hear_of_a_broadcast_once_for_each_unit(bus):
     context, heard = watched()
     served = bus(context)

@@ -9,6 +9,8 @@ ctypedef struct note_t:
     exchange_t exchange
     uint8_t[256] pdu
     uint8_t[32] executed
+    # of a broadcast, for one unit
+    bint one_of_many
 
 # A value that was written while the observers were behind.
 ctypedef struct value_t:
@@ -41,7 +43,8 @@ cdef class Notes:
 
     cdef int hold(self, uint32_t most) except -1
     cdef void write(self, Session session) noexcept nogil
-    cdef void merge(self, Session session) noexcept nogil
+    cdef void enter(self, Session session, int unit_id) noexcept nogil
+    cdef void merge(self, Session session, int unit_id) noexcept nogil
     cdef void merge_for(self, int unit_id, Session session) noexcept nogil
     cdef void put(self, uint64_t key, uint16_t value) noexcept nogil
     cdef bint grow(self) noexcept nogil

@@ -18,6 +18,8 @@ from mbcore.execute cimport next_span, owe_observers, register_at, span_t, tell_
 from mbcore.session cimport Session, exchange_t
 
 cdef enum:
+    # Of the units of a broadcast.
+    EVERY = -1
     # Places of the first table of values.
     ROOM = 256
     # Values that are told together at most: as many as one write may have.
@@ -59,23 +61,41 @@ cdef class Notes:
 
     cdef void write(self, Session session) noexcept nogil:
         """Note the write that `session` has stopped at."""
+        cdef int unit_id
+        if not session.exchange.broadcast or session.exchange.request.function_code != MASK_WRITE_REGISTER:
+            self.enter(session, EVERY)
+            return
+        # Every unit has its own result, which may be another one when it is told.
+        for unit_id in range(256):
+            if session.executed[unit_id >> 3] >> (unit_id & 7) & 1:
+                self.enter(session, unit_id)
+
+    cdef void enter(self, Session session, int unit_id) noexcept nogil:
+        """Note a write. `unit_id`: of a broadcast's units this one alone, or EVERY."""
         cdef note_t* note = &self.ring[self.written % self.size]
+        cdef exchange_t* exchange = &note.exchange
         # What comes behind something in the table goes there too.
         if look(&self.behind) or self.written - look(&self.told) == self.size:
-            self.merge(session)
+            self.merge(session, unit_id)
             return
-        note.exchange = session.exchange
+        exchange[0] = session.exchange
         memcpy(note.executed, session.executed, sizeof(note.executed))
+        note.one_of_many = unit_id != EVERY
+        if note.one_of_many:
+            exchange.broadcast = False
+            exchange.frame.unit_id = unit_id
+            exchange.response.value = register_at(&session.store.units, unit_id, exchange.request.address)
         take_pdu(note)
         show(&self.written, self.written + 1)
 
-    cdef void merge(self, Session session) noexcept nogil:
+    cdef void merge(self, Session session, int unit_id) noexcept nogil:
         """Enter what was written into the table."""
-        cdef int unit_id
         PyThread_acquire_lock(self.lock, WAIT_LOCK)
         self.writes += 1
         if not session.exchange.broadcast:
             self.merge_for(session.exchange.frame.unit_id, session)
+        elif unit_id != EVERY:
+            self.merge_for(unit_id, session)
         else:
             for unit_id in range(256):
                 if session.executed[unit_id >> 3] >> (unit_id & 7) & 1:
@@ -149,6 +169,9 @@ cdef class Notes:
         take_pdu(&note)
         # Not told twice, whatever observers raise.
         show(&self.told, self.told + 1)
+        # As of any broadcast: not of a unit that the application has taken out since.
+        if note.one_of_many and note.exchange.frame.unit_id not in session.store:
+            return 0
         return session.tell_observers(&note.exchange, note.executed)
 
     cdef void take(self) noexcept:
