@@ -16,7 +16,22 @@ import time
 import tty
 
 from adu import wrap_rtu, wrap_socket
-from storm.server import BROKEN, COUNTED, GUESTS, HOST, IDLE, LATER, MOST_PER_HOST, PASSING, PLAIN, SAME, SAME_COUNT, STRANGER, SUM
+from storm.server import (
+    BROKEN,
+    COUNTED,
+    GROWING,
+    GUESTS,
+    HOST,
+    IDLE,
+    LATER,
+    MOST_PER_HOST,
+    PASSING,
+    PLAIN,
+    SAME,
+    SAME_COUNT,
+    STRANGER,
+    SUM,
+)  # fmt: skip
 
 PATIENCE = 30
 WORKERS = len(GUESTS)
@@ -240,6 +255,18 @@ def count(client, place, numbers):
             _equal(client.answer(head), struct.pack(">BHH", 16, place, 2))
 
 
+def remember(client, place):
+    """Writes into a register of its own, and reads back what it was told is written."""
+    written = None
+    for _ in range(client.rng.randrange(1, 100)):
+        if written is not None:
+            _equal(client.ask(read(place, 1), GROWING), struct.pack(">BBH", 3, 2, written))
+        value = client.rng.randrange(0x10000)
+        pdu = struct.pack(">BHH", 6, place, value)
+        _equal(client.ask(pdu, GROWING), pdu)
+        written = value
+
+
 def read_slowly(client):
     """Asks on and on without taking an answer; then takes them all, or goes."""
     heads = []
@@ -307,7 +334,7 @@ def _leave(client):
                 pass
 
 
-TCP = (poll, pipeline, half_close, count, read_slowly, leave_halfway, babble, ask_anything)
+TCP = (poll, pipeline, half_close, count, remember, read_slowly, leave_halfway, babble, ask_anything)
 
 
 def ask_over_rtu(client):
@@ -524,7 +551,8 @@ class Storm:
                 else:
                     life = rng.choice(TCP)
                     with Client(self._ports["tcp"], rng, buffer=4096 if life is read_slowly else None) as client:
-                        life(client, 2 * number, self._numbers[number]) if life is count else life(client)
+                        more = {count: (2 * number, self._numbers[number]), remember: (number,)}.get(life, ())
+                        life(client, *more)
             except (GoneError, ConnectionError):
                 with self._lock:
                     self.gone += 1

@@ -20,7 +20,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
-from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, device
+from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, ModbusSparseDataBlock, device
 from mbcore.messages import ModbusRequest, ModbusResponse
 from mbcore.server import StartSerialServer, StartTcpServer, StartUdpServer, StopServer
 
@@ -31,7 +31,7 @@ STRANGER = "127.0.2.1"
 CELLS = 2000
 # Registers that the application writes with one value, as many as one request reads.
 SAME, SAME_COUNT = 1000, 125
-PLAIN, COUNTED, LATER, BROKEN, PASSING = 1, 2, 3, 4, 5
+PLAIN, COUNTED, LATER, BROKEN, PASSING, GROWING = 1, 2, 3, 4, 5, 6
 SUM = 0x64
 ANSWER_SECONDS = 0.02
 ANSWER_TIMEOUT = 0.5
@@ -119,11 +119,13 @@ class Application:
 
     def __init__(self):
         self.plain = unit(ModbusSequentialDataBlock(0, [0] * CELLS), files={4: list(range(100))}, fifos={0x04DE: [1, 2, 3]})
+        self.growing = ModbusSparseDataBlock(dict.fromkeys(range(CELLS), 0))
         units = {
             PLAIN: self.plain,
             COUNTED: unit(CountedBlock(0, [0] * CELLS)),
             LATER: unit(LaterBlock(0, [0] * CELLS)),
             BROKEN: unit(BrokenBlock(0, [0] * CELLS)),
+            GROWING: unit(self.growing),
         }
         self.context = ModbusServerContext(slaves=dict(units), single=False)
         self.context.add_observer(self._hear)
@@ -138,7 +140,7 @@ class Application:
         self._handles = ()
         self._over = threading.Event()
         self._threads = []
-        for work in (self._write, self._read, self._replace):
+        for work in (self._write, self._read, self._replace, self._grow):
             self._begin(work)
 
     def _begin(self, work):
@@ -194,6 +196,14 @@ class Application:
             self.context[PASSING].store["h"] = ModbusSequentialDataBlock(0, [number] * CELLS)
         elif number % 20 == 19 and PASSING in self.context:
             del self.context[PASSING]
+
+    def _grow(self, number):
+        """A block whose addresses come and go, beside those that clients write."""
+        address = 2 * CELLS + number % 100
+        if number // 100 % 2:
+            self.growing.setValues(address, {address: number})
+        else:
+            self.growing.values.pop(address, None)
 
     def _fork(self, number):
         if number % FORK_TURNS:
