@@ -39,6 +39,11 @@ cdef int copy_events(const control_t* control, uint8_t* out) noexcept nogil:
     return <int> control.logged
 
 
+cdef uint16_t* counter_of(control_t* control, int index) noexcept nogil:
+    # As COUNTER_NAMES counts them.
+    return &control.event_count if index == COUNTERS else &control.counters[index]
+
+
 cdef void clear_counters(control_t* control) noexcept nogil:
     # AP 6.8.1, sub-function 10: all counters and the diagnostic register.
     memset(control.counters, 0, sizeof(control.counters))
@@ -287,7 +292,7 @@ class ModbusCountersHandler:
         for name, value in values.items():
             if name not in COUNTER_NAMES:
                 raise ConfigurationError(f"there is no counter {name!r}; use {', '.join(COUNTER_NAMES)}")
-            setattr(self, name, getattr(self, name) + value)
+            (<ModbusControlBlock> self._control)._add_to_counter(COUNTER_NAMES.index(name), value)
 
     def reset(self):
         """Set every counter to 0."""
@@ -417,7 +422,9 @@ cdef class ModbusControlBlock:
 
     def clearEvents(self):
         """Empty the event log."""
+        lock_image()
         self.control.logged = 0
+        unlock_image()
 
     def reset(self):
         """Empty the log, clear the counters and the diagnostic register."""
@@ -426,15 +433,22 @@ cdef class ModbusControlBlock:
         self.control.logged = 0
         unlock_image()
 
+    # Set and added to with the image locked: else what the bus counts meanwhile is lost, or undoes what was set.
+
     def _counter(self, int index):
-        return self.control.event_count if index == COUNTERS else self.control.counters[index]
+        return counter_of(&self.control, index)[0]
 
     def _set_counter(self, int index, value):
         cdef uint16_t wrapped = value & 0xFFFF
-        if index == COUNTERS:
-            self.control.event_count = wrapped
-        else:
-            self.control.counters[index] = wrapped
+        lock_image()
+        counter_of(&self.control, index)[0] = wrapped
+        unlock_image()
+
+    def _add_to_counter(self, int index, value):
+        cdef uint16_t wrapped = value & 0xFFFF
+        lock_image()
+        counter_of(&self.control, index)[0] += wrapped
+        unlock_image()
 
 
 cdef object checked(object value, int high, str what):

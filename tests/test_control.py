@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from adu import image, master, pdu
 
 from mbcore import ModbusControlBlock, ModbusDeviceIdentification
 from mbcore.errors import ConfigurationError
@@ -158,3 +159,39 @@ def test_a_subclass_that_forgets_init_has_an_identity():
             pass
 
     assert Own().Identity.VendorName == "mbcore"
+
+
+class Meddler(int):
+    """A number for which a master asks whenever Python reckons with it."""
+
+    def of(self, control):
+        self.master, self.asked = master("socket", image(), control), 0
+        return self
+
+    def __radd__(self, other):
+        self.ask()
+        return other + int(self)
+
+    def __and__(self, other):
+        self.ask()
+        return int(self) & other
+
+    def ask(self):
+        self.asked += 1
+        self.master.ask(pdu("03 0000 0001"))
+
+
+@pytest.mark.parametrize("name", ["SlaveMessage", "Event"])
+def test_what_the_application_adds_to_a_counter_undoes_no_count(name):
+    control = ModbusControlBlock()
+    five = Meddler(5).of(control)
+    control.Counter.update({name: five})
+    assert five.asked, "a master has asked meanwhile"
+    assert getattr(control.Counter, name) == five.asked + 5
+
+
+def test_a_counter_that_the_application_adds_to_wraps():
+    counter = ModbusControlBlock().Counter
+    counter.BusMessage = 0xFFFF
+    counter.update({"BusMessage": 3, "Event": -1})
+    assert (counter.BusMessage, counter.Event) == (2, 0xFFFF)

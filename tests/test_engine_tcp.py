@@ -18,7 +18,7 @@ from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 from twisted.internet.defer import Deferred
 
-from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer
+from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer, ModbusSparseDataBlock
 from mbcore.control import note_table_of_hosts
 from mbcore.engine.tcp import TcpLoop
 from mbcore.session import Session
@@ -1205,6 +1205,50 @@ def test_an_observer_that_fails_loses_nothing_and_is_told_once(serve):
         served.attend()
     served.turn()
     assert [values for *_, values in heard] == [[0], [1], [2]]
+
+
+def grow_and_shrink_a_list(values):
+    values.append(7)
+    values.insert(5, 8)
+    values[5:9] = [9]
+    values[6:6] = [1, 2, 3]
+    del values[5]
+    values.pop()
+
+
+def grow_and_shrink_a_dict(values):
+    values[30000] = 7
+    values.update({30001: 8, 5: 9})
+    del values[30000]
+    values.pop(30001)
+
+
+@pytest.mark.parametrize(("make", "change"), [
+    (lambda: block([0] * 20000), grow_and_shrink_a_list), (lambda: ModbusSparseDataBlock([0] * 20000), grow_and_shrink_a_dict)
+], ids=["list", "dict"])
+def test_masters_writes_stay_while_the_application_grows_and_shrinks_their_block(serve, make, change):
+    held = make()
+    served = serve(units(u1=image(hr=held)))
+    client = served.connect()
+    served.ask(client, pdu("03 0000 0001"), pdu("03 02 0000"))
+    undone = []
+
+    def ask():
+        for first in range(1, 20000, 50):
+            numbers = range(first, first + 50)
+            client.say(b"".join(wrap_socket(pdu(f"06 0001 {n:04X}")) + wrap_socket(pdu("03 0001 0001")) for n in numbers))
+            expected = b"".join(wrap_socket(pdu(f"06 0001 {n:04X}")) + wrap_socket(pdu(f"03 02 {n:04X}")) for n in numbers)
+            if client.hear(len(expected)) != expected or held.getValues(1, 1) != [numbers[-1]]:
+                undone.append(first)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    turns = 0
+    while asking.is_alive():
+        change(held.values)
+        turns += 1
+    assert turns > 1, "the application had its turns"
+    assert not undone
 
 
 def test_a_busy_block_leaves_the_reactor_its_turn(serve):

@@ -357,6 +357,93 @@ def test_a_forked_child_has_a_free_lock_and_a_whole_image():
     assert run_python(FORKS) == "{256}\n"
 
 
+# A master's acknowledged write stays, whatever the application is in the middle of
+
+class Meddler:
+    """A number for which a master writes address 0 whenever Python looks at it, so in the middle of what the application has called."""
+
+    def __init__(self, number, slave, request="06 0000"):
+        self.number, self.master, self.request, self.written = number, master("socket", slave), pdu(request), 0
+
+    def __index__(self):
+        self.written += 1
+        assert not self.master.ask(self.request + words(self.written))[0] & 0x80
+        return self.number
+
+
+class MeddlingInt(int):
+    """Likewise, as an int, which a dict's key is."""
+
+    def by(self, meddler):
+        self.meddler = meddler
+        return self
+
+    def look(self):
+        return self.meddler.__index__()
+
+    def __hash__(self):
+        return hash(self.look())
+
+    def __ge__(self, other):
+        return self.look() >= other
+
+    def __lt__(self, other):
+        return self.look() < other
+
+
+@pytest.mark.parametrize("request_", ["06 0000", "15 09 06 0001 0000 0001"], ids=["register", "record"])
+@pytest.mark.parametrize(("change", "after"), [
+    (lambda values, three: values.append(three), [1, 2, 3, 4, 5, 3]),
+    (lambda values, three: values.insert(2, three), [1, 3, 2, 3, 4, 5]),
+    (lambda values, three: values.insert(three, 9), [1, 2, 9, 3, 4, 5]),
+    (lambda values, three: values.extend([8, three]), [1, 2, 3, 4, 5, 8, 3]),
+    (lambda values, three: values.__setitem__(slice(1, 3), [three]), [3, 3, 4, 5]),
+    (lambda values, three: values.__setitem__(slice(1, three), [7]), [7, 3, 4, 5]),
+    (lambda values, three: values.__setitem__(slice(4, three), [8, three]), [1, 2, 3, 8, 3, 4, 5]),
+    (lambda values, three: values.__delitem__(three), [1, 2, 4, 5]),
+    (lambda values, three: values.__delitem__(slice(1, three)), [3, 4, 5]),
+    (lambda values, three: values.__delitem__(slice(1, None, three)), [2, 3, 5]),
+    (lambda values, three: values.__delitem__(slice(None, three, -2)), [1, 2, 3, 4]),
+], ids=range(11))
+def test_a_list_that_grows_or_shrinks_undoes_no_masters_write(change, after, request_):
+    block = ModbusSequentialDataBlock(0, [0, 1, 2, 3, 4, 5])
+    three = Meddler(3, image(hr=block, files={1: block}), request_)
+    change(block.values, three)
+    assert three.written, "a master has written meanwhile"
+    assert block.values == [three.written, *after]
+
+
+@pytest.mark.parametrize(("change", "after"), [
+    (lambda block, five: block.setValues(9, [five]), {5: 50, 9: 5}),
+    (lambda block, five: block.setValues(five, [51, 60]), {5: 51, 6: 60}),
+    (lambda block, five: block.setValues(0, {five: [51, 60], 9: five}), {5: 51, 6: 60, 9: 5}),
+    (lambda block, five: block.values.__setitem__(9, five), {5: 50, 9: 5}),
+    (lambda block, five: block.values.update({9: 90, 3: five}), {3: 5, 5: 50, 9: 90}),
+    (lambda block, five: block.values.__delitem__(five), {}),
+    (lambda block, five: block.values.pop(five), {}),
+], ids=range(7))
+def test_a_dict_that_grows_or_shrinks_undoes_no_masters_write(change, after):
+    block = ModbusSparseDataBlock({0: 0, 5: 50})
+    meddler = Meddler(5, image(hr=block))
+    change(block, MeddlingInt(5).by(meddler))
+    assert meddler.written, "a master has written meanwhile"
+    assert dict(block.values) == {0: meddler.written, **after}
+
+
+def test_a_list_that_another_has_shortened_meanwhile_ends_where_it_ends():
+    block = ModbusSequentialDataBlock(0, [0, 1, 2, 3])
+
+    class Shortens:
+        def __index__(self):
+            del block.values[2:]
+            return 9
+
+    block.values.insert(4, Shortens())
+    assert block.values == [0, 1, 9]
+    block.values[0:2] = [7, Shortens(), 8]
+    assert block.values == [7, 9, 8]
+
+
 def test_blocks_shared_by_units_are_one():
     block = ModbusSequentialDataBlock(0, [0] * 4)
     it = master("socket", units(u1=image(hr=block), u2=image(hr=block)))
@@ -429,6 +516,21 @@ def test_a_number_that_raises_leaves_the_image_unlocked(make):
         with pytest.raises(ValueError, match="not now"):
             call()
     assert it.getValues(0, 2) == [1, 2]
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 31, 1 << 40])
+def test_a_count_that_is_another_than_it_says_finds_nothing(number):
+    class Count(Treacherous):
+        def __index__(self):
+            return number
+
+        __sub__ = Treacherous.__add__
+
+        __radd__ = Treacherous.__add__
+
+    for it in (ModbusSequentialDataBlock(0, [1, 2]), ModbusSparseDataBlock({0: 1, 1: 2})):
+        with pytest.raises((ParameterException, OverflowError)):
+            it.getValues(0, Count())
 
 
 def test_a_slice_writes_only_its_own_addresses(monkeypatch):

@@ -16,6 +16,7 @@ bad_values = st.lists(st.one_of(word, st.integers(65536, 1 << 40), st.integers(-
     lambda several: any(value not in range(65536) for value in several))
 addresses = st.integers(0, 24)
 counts = st.integers(1, 10)
+bound = st.none() | st.integers(-10, 10)
 
 
 def refuses(error, call, *args):
@@ -89,6 +90,25 @@ class SequentialModel(RuleBasedStateMachine):
         if len(self.cells) < 20:
             self.block.values.append(value)
             self.cells.append(value)
+
+    @rule(index=st.integers(-12, 25), value=word)
+    def insert(self, index, value):
+        if len(self.cells) < 20:
+            self.block.values.insert(index, value)
+            self.cells.insert(index, value)
+
+    @rule(start=bound, stop=bound, step=st.sampled_from([None, 1, 2, 3, -1, -2]))
+    def delete_a_live_slice(self, start, stop, step):
+        del self.block.values[start:stop:step]
+        del self.cells[start:stop:step]
+
+    @rule(index=st.integers(-12, 12))
+    def delete_one_live_value(self, index):
+        if -len(self.cells) <= index < len(self.cells):
+            del self.block.values[index]
+            del self.cells[index]
+        else:
+            assert refuses(IndexError, self.block.values.__delitem__, index)
 
     @rule(address=st.integers(0, 10))
     def move(self, address):
@@ -165,6 +185,14 @@ class SparseModel(RuleBasedStateMachine):
     @rule(address=addresses, new=bad_values)
     def write_bad_values(self, address, new):
         assert refuses(ConfigurationError, self.block.setValues, address, new)
+
+    @rule(cells=st.dictionaries(st.integers(0, 30), word, max_size=6))
+    def write_here_and_there(self, cells):
+        if self.mutable or cells.keys() <= self.cells.keys():
+            self.block.setValues(0, cells)
+            self.cells |= cells
+        else:
+            assert refuses(ParameterException, self.block.setValues, 0, cells)
 
     @rule(address=addresses, value=word)
     def write_one_live_value(self, address, value):

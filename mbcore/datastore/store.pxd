@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-# The values of one table. Read and written only with the image locked (mbcore.lock).
+# The values of one table. Read and written only with the image locked (mbcore.lock). All but the words themselves is changed only by who
+# has the GIL as well, so who has that may read it without the lock, and finds it unchanged until Python code runs.
 ctypedef struct image_t:
     uint16_t* words
     # Sparse: the addresses of the words, ascending. NULL: they follow one another from `base`.

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport load_u16s, store_u16s
 
@@ -76,6 +76,112 @@ cdef void store_bits(image_t* image, int64_t index, uint32_t quantity, const uin
         words[i] = wire[i >> 3] >> (i & 7) & 1
 
 
+# ---- other words in the place of some -------------------------------------------------------------------------------------------------
+
+# `gone` words of an image from the index `place` on make way for `come` others.
+ctypedef struct cut_t:
+    uint32_t place
+    uint32_t gone
+    uint32_t come
+
+
+cdef Py_ssize_t add_cut(cut_t* cuts, Py_ssize_t cut_count, uint32_t place, uint32_t gone, uint32_t come) noexcept nogil:
+    """Cut there as well, not before the last one; returns how many cuts that makes."""
+    cdef cut_t* last
+    if cut_count:
+        last = cuts + cut_count - 1
+        if last.place + last.gone == place:
+            last.gone += gone
+            last.come += come
+            return cut_count
+    cuts[cut_count] = cut_t(place=place, gone=gone, come=come)
+    return cut_count + 1
+
+
+cdef char* put(char* to, const char* source, size_t length) noexcept nogil:
+    # Nothing may come from nowhere.
+    if length:
+        memcpy(to, source, length)
+    return to + length
+
+
+cdef void carry_out(
+    const cut_t* cuts, Py_ssize_t cut_count, const void* old, uint32_t old_count, const void* others, void* new, size_t size
+) noexcept nogil:
+    """`new` is `old`, items of `size` bytes, with what comes of `others` where something is cut."""
+    cdef const char* source = <const char*> old
+    cdef const char* other = <const char*> others
+    cdef char* to = <char*> new
+    cdef uint32_t done = 0
+    cdef Py_ssize_t i
+    for i in range(cut_count):
+        to = put(to, source + done * size, (cuts[i].place - done) * size)
+        to = put(to, other, cuts[i].come * size)
+        other += cuts[i].come * size
+        done = cuts[i].place + cuts[i].gone
+    put(to, source + done * size, (old_count - done) * size)
+
+
+cdef void* touched(uint32_t size) except NULL:
+    """Memory to be freed by the caller, all of it there already: no page of it must be found with the image locked."""
+    cdef uint32_t i
+    cdef char* memory = <char*> malloc(max(size, 1))
+    if memory == NULL:
+        raise MemoryError()
+    # volatile: a compiler may see that it is written over, and leave it out.
+    for i in range(0, size, 4096):
+        (<volatile char*> memory)[i] = 0
+    return memory
+
+
+cdef int rebuild(image_t* image, const cut_t* cuts, Py_ssize_t cut_count, const uint16_t* words, const uint32_t* keys) except -1:
+    """Carry out the cuts: `words` is what comes, and `keys` where the image has some, else NULL.
+
+    No Python code has run since the cuts were made, so they fit. What the bus writes until the image is locked stays.
+    """
+    cdef Py_ssize_t i
+    cdef image_t old
+    cdef uint32_t count = image.count
+    cdef uint16_t* new_words
+    cdef uint32_t* new_keys = NULL
+    for i in range(cut_count):
+        count += cuts[i].come - cuts[i].gone
+    new_words = <uint16_t*> touched(count * sizeof(uint16_t))
+    if keys != NULL:
+        new_keys = <uint32_t*> malloc(max(count, 1) * sizeof(uint32_t))
+        if new_keys == NULL:
+            free(new_words)
+            raise MemoryError()
+        carry_out(cuts, cut_count, image.keys, image.count, keys, new_keys, sizeof(uint32_t))
+    lock_image()
+    carry_out(cuts, cut_count, image.words, image.count, words, new_words, sizeof(uint16_t))
+    old = exchange(image, new_words, new_keys, image.base, count)
+    unlock_image()
+    free(old.words)
+    free(old.keys)
+    return 0
+
+
+cdef image_t exchange(image_t* image, uint16_t* words, uint32_t* keys, uint32_t base, uint32_t count) noexcept:
+    """With the image locked: put this in its place; returns what was there, to be freed once it is unlocked."""
+    cdef image_t old = image[0]
+    image.words = words
+    image.keys = keys
+    image.base = base
+    image.count = count
+    return old
+
+
+cdef void swap_in(image_t* image, uint16_t* words, uint32_t* keys, uint32_t base, uint32_t count) noexcept:
+    # The old memory is released only when no one can be reading it: everyone reads under the lock.
+    cdef image_t old
+    lock_image()
+    old = exchange(image, words, keys, base, count)
+    unlock_image()
+    free(old.words)
+    free(old.keys)
+
+
 # ---- Python values in and out ---------------------------------------------------------------------------------------------------------
 
 cdef int word_from(object value, object address) except -1:
@@ -116,20 +222,6 @@ cdef uint32_t checked_address(object address) except? 0xFFFFFFFF:
     return address.__index__()
 
 
-cdef void swap_in(image_t* image, uint16_t* words, uint32_t* keys, uint32_t base, uint32_t count) noexcept:
-    # The old memory is released only when no one can be reading it: everyone reads under the lock.
-    cdef image_t old
-    lock_image()
-    old = image[0]
-    image.words = words
-    image.keys = keys
-    image.base = base
-    image.count = count
-    unlock_image()
-    free(old.words)
-    free(old.keys)
-
-
 cdef list read_words(image_t* image, object address, object count, bint by_index):
     """A list of `count` words from `address` (or from the index `address`), atomically; None where they are not all there."""
     cdef int64_t index = -1
@@ -143,9 +235,10 @@ cdef list read_words(image_t* image, object address, object count, bint by_index
     quantity = count.__index__()
     if quantity == 0:
         return []
-    copy = <uint16_t*> PyMem_Malloc(quantity * sizeof(uint16_t))
-    if copy == NULL:
-        raise MemoryError()
+    # ... and they may say one thing and be another.
+    if not 0 < quantity <= ADDRESSES:
+        return None
+    copy = <uint16_t*> touched(quantity * sizeof(uint16_t))
     try:
         lock_image()
         index = place_of(image, first, quantity, by_index)
@@ -154,7 +247,7 @@ cdef list read_words(image_t* image, object address, object count, bint by_index
         unlock_image()
         return [copy[i] for i in range(quantity)] if index >= 0 else None
     finally:
-        PyMem_Free(copy)
+        free(copy)
 
 
 cdef bint write_words(image_t* image, object address, list values, bint by_index) except -1:
@@ -382,6 +475,9 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
         if not write_words(&self.image, index, values, True):
             raise IndexError(f"index {index} is not in this list of {self.image.count}")
 
+    def _replace(self, index, list values):
+        splice(self, index, values)
+
 
 cdef ModbusSequentialDataBlock zero_block(uint32_t count):
     cdef ModbusSequentialDataBlock block = ModbusSequentialDataBlock.__new__(ModbusSequentialDataBlock)
@@ -406,6 +502,36 @@ cdef int check_end(uint32_t first, Py_ssize_t count) except -1:
 cdef int fill(ModbusSequentialDataBlock block, uint32_t first, list values) except -1:
     check_end(first, len(values))
     swap_in(&block.image, words_from(values, first), NULL, first, <uint32_t> len(values))
+    return 0
+
+
+cdef int splice(ModbusSequentialDataBlock block, slice index, list values) except -1:
+    """Put `values` in the place of the slice `index`; none where that has a step."""
+    cdef Py_ssize_t start, stop, step, quantity, i, cut_count = 0
+    cdef Py_ssize_t come = len(values)
+    cdef image_t* image = &block.image
+    cdef cut_t* cuts = NULL
+    cdef uint16_t* words
+    # Numbers of a user's own kind run Python code, here and in words_from(). Behind that there is none, and the length stays.
+    PySlice_Unpack(index, &start, &stop, &step)
+    words = words_from(values, image.base + range(image.count)[start:].start)
+    try:
+        quantity = PySlice_AdjustIndices(image.count, &start, &stop, step)
+        check_end(image.base, image.count - quantity + come)
+        cuts = <cut_t*> malloc(max(quantity, 1) * sizeof(cut_t))
+        if cuts == NULL:
+            raise MemoryError()
+        if step < 0:
+            start, step = start + (quantity - 1) * step, -step
+        if step == 1:
+            cut_count = add_cut(cuts, 0, <uint32_t> start, <uint32_t> quantity, <uint32_t> come)
+        else:
+            for i in range(quantity):
+                cut_count = add_cut(cuts, cut_count, <uint32_t> (start + i * step), 1, 0)
+        rebuild(image, cuts, cut_count, words, NULL)
+    finally:
+        free(cuts)
+        free(words)
     return 0
 
 
@@ -506,8 +632,12 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
         else:
             sequence = as_sequence(values)
             changes = {address + i: value for i, value in enumerate(sequence)}
-        if hasattr(values, "items") or not write_words(&self.image, address, sequence, False):
+        if hasattr(values, "items"):
             merge(self, changes, self.mutable)
+        elif not write_words(&self.image, address, sequence, False):
+            if not self.mutable:
+                raise ParameterException(immutable(min((each for each in changes if self._read(each) is None), default=address)))
+            merge(self, spread(changes), True)
         if use_as_default:
             self.initial.update(spread(changes))
 
@@ -528,9 +658,8 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
             merge(self, spread({address: value}), True)
 
     def _remove(self, address):
-        values = snapshot(self)
-        del values[address]
-        fill_sparse(self, values)
+        if not isinstance(address, int) or not 0 <= address < ADDRESSES or not remove(self, address):
+            raise KeyError(address)
 
     def __iter__(self):
         """Iterate over (address, value)."""
@@ -538,31 +667,63 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
 
 
 cdef dict snapshot(ModbusSparseDataBlock block):
-    cdef uint32_t i, count
-    cdef uint32_t* keys
-    cdef image_t* image = &block.image
-    lock_image()
-    count = image.count
-    keys = <uint32_t*> malloc(max(count, 1) * (sizeof(uint32_t) + sizeof(uint16_t)))
-    if keys != NULL and count:
-        memcpy(keys, image.keys, count * sizeof(uint32_t))
-        memcpy(keys + count, image.words, count * sizeof(uint16_t))
-    unlock_image()
-    if keys == NULL:
-        raise MemoryError()
-    result = {keys[i]: (<uint16_t*> (keys + count))[i] for i in range(count)}
-    free(keys)
-    return result
+    cdef uint32_t i, count = block.image.count
+    cdef uint32_t* keys = <uint32_t*> touched(count * (sizeof(uint32_t) + sizeof(uint16_t)))
+    cdef uint16_t* words = <uint16_t*> (keys + count)
+    if count:
+        memcpy(keys, block.image.keys, count * sizeof(uint32_t))
+        lock_image()
+        memcpy(words, block.image.words, count * sizeof(uint16_t))
+        unlock_image()
+    try:
+        return {keys[i]: words[i] for i in range(count)}
+    finally:
+        free(keys)
+
+
+cdef str immutable(object address):
+    return f"the address {address} is not in this sparse block, which is not mutable"
 
 
 cdef int merge(ModbusSparseDataBlock block, dict changes, bint may_add) except -1:
-    values = snapshot(block)
-    added = changes.keys() - values.keys()
-    if added and not may_add:
-        raise ParameterException(f"the address {min(added)} is not in this sparse block, which is not mutable")
-    values.update(changes)
-    fill_sparse(block, spread(values))
+    """Write `changes`, as spread() makes them, and add the addresses that are new, at once and all or nothing."""
+    cdef list addresses = sorted(changes)
+    cdef Py_ssize_t i, cut_count = 0, count = len(addresses)
+    cdef uint32_t place
+    cdef bint there
+    cdef image_t* image = &block.image
+    cdef uint16_t* words = words_from([changes[address] for address in addresses], 0)
+    cdef uint32_t* keys = NULL
+    cdef cut_t* cuts = NULL
+    try:
+        keys = keys_from(addresses)
+        cuts = <cut_t*> malloc(max(count, 1) * sizeof(cut_t))
+        if cuts == NULL:
+            raise MemoryError()
+        # No Python code runs from here on: the addresses stay.
+        for i in range(count):
+            place = index_from(image, keys[i])
+            there = place < image.count and image.keys[place] == keys[i]
+            if not there and not may_add:
+                raise ParameterException(immutable(keys[i]))
+            cut_count = add_cut(cuts, cut_count, place, there, 1)
+        rebuild(image, cuts, cut_count, words, keys)
+    finally:
+        free(cuts)
+        free(keys)
+        free(words)
     return 0
+
+
+cdef bint remove(ModbusSparseDataBlock block, uint32_t address) except -1:
+    """Take `address` out; False where it is not there."""
+    cdef image_t* image = &block.image
+    cdef cut_t cut = cut_t(place=index_from(image, address), gone=1, come=0)
+    if cut.place == image.count or image.keys[cut.place] != address:
+        return False
+    # Of its own words and keys none come.
+    rebuild(image, &cut, 1, image.words, image.keys)
+    return True
 
 
 cdef dict spread(object values):
@@ -581,16 +742,25 @@ cdef dict spread(object values):
     return result
 
 
-cdef int fill_sparse(ModbusSparseDataBlock block, dict values) except -1:
-    cdef Py_ssize_t i, count = len(values)
-    cdef list addresses = sorted(values)
-    cdef uint32_t* keys
-    cdef uint16_t* words = words_from([values[address] for address in addresses], 0)
-    keys = <uint32_t*> malloc(max(count, 1) * sizeof(uint32_t))
+cdef uint32_t* keys_from(list addresses) except NULL:
+    """Keys of `addresses`, ascending, to be freed by the caller."""
+    cdef Py_ssize_t i
+    cdef uint32_t* keys = <uint32_t*> malloc(max(len(addresses), 1) * sizeof(uint32_t))
     if keys == NULL:
-        free(words)
         raise MemoryError()
-    for i in range(count):
+    for i in range(len(addresses)):
         keys[i] = addresses[i]
-    swap_in(&block.image, words, keys, 0, <uint32_t> count)
+    return keys
+
+
+cdef int fill_sparse(ModbusSparseDataBlock block, dict values) except -1:
+    cdef list addresses = sorted(values)
+    cdef uint32_t* keys = keys_from(addresses)
+    cdef uint16_t* words
+    try:
+        words = words_from([values[address] for address in addresses], 0)
+    except BaseException:
+        free(keys)
+        raise
+    swap_in(&block.image, words, keys, 0, <uint32_t> len(addresses))
     return 0

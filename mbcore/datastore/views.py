@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, MutableSequence, ValuesView
 from typing import Any, overload
 
@@ -40,29 +41,29 @@ class SequenceView(MutableSequence[int]):
         if not isinstance(index, slice):
             self._block._write(self._index(index), [value])
             return
-        places = range(len(self))[index]
         values = list(value)
-        if len(values) != len(places):
-            everything = list(self)
-            everything[index] = values
-            self._block.values = everything
-        elif places.step == 1:
-            # Only these: what a master writes elsewhere meanwhile stays.
-            self._block._write(places.start, values)
+        places = range(len(self))[index]
+        # Only these: what a master writes elsewhere meanwhile stays.
+        if places.step == 1:
+            if len(values) != len(places):
+                self._block._replace(index, values)
+            else:
+                self._block._write(places.start, values)
+        elif len(values) != len(places):
+            raise ValueError(f"{len(values)} values do not fit the {len(places)} places of this slice with a step")
         else:
             for place, single in zip(places, values, strict=True):
                 self._block._write(place, [single])
 
     def __delitem__(self, index: int | slice) -> None:
-        values = list(self)
-        del values[index]
-        self._block.values = values
+        if not isinstance(index, slice):
+            place = self._index(operator.index(index))
+            index = slice(place, place + 1)
+        self._block._replace(index, [])
 
     def insert(self, index: int, value: int) -> None:
         """Put ``value`` before ``index``; the block grows by one."""
-        values = list(self)
-        values.insert(index, value)
-        self._block.values = values
+        self._block._replace(slice(index, index), [value])
 
     def __iter__(self) -> Iterator[int]:
         values: list[int] = self._block._read(0, len(self))
