@@ -105,7 +105,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         if (number := self._undelivered.count("waiting", times)) is not None:
             _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
 
-    def note_undelivered(self, client: str, reason: str, times: int = 1) -> None:
+    def note_undelivered(self, client: object, reason: str, times: int = 1) -> None:
         """A reply could not be sent, or several since the last time: say so now and then."""
         if (number := self._undelivered.count(reason, times)) is not None:
             _log.warning("a reply to %s could not be sent: %s (%d times so far)", client, reason, number)
