@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from live import programs
 from twisted.conch.interfaces import IConchUser, ISession
 from twisted.conch.ssh.keys import Key
 from twisted.cred.credentials import SSHPrivateKey, UsernamePassword
@@ -170,9 +170,7 @@ def test_wrong_password_opens_nothing(shell):
 
 @pytest.mark.live
 def test_openssh_gets_in_with_an_authorized_key_only(shell, tmp_path):
-    ssh, ssh_keygen = shutil.which("ssh"), shutil.which("ssh-keygen")
-    if not (ssh and ssh_keygen):
-        pytest.skip("OpenSSH is not installed (apt install openssh-client)")
+    ssh, ssh_keygen = (programs.need(program, "openssh-client") for program in ("ssh", "ssh-keygen"))
     for name in ("friend", "stranger"):
         subprocess.run([ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
     server = shell(tmp_path / "friend.pub")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from live import programs
 
 import mbcore
 from mbcore import ModbusSocketFramer, carried, cli
@@ -15,7 +16,9 @@ from mbcore.codec import encode_request
 from mbcore.framer import build_request
 from mbcore.session import Session
 
-pytest.importorskip("libcst")
+# An emulated system has none.
+if not find_spec("libcst"):
+    programs.lacking("libcst", "pip install libcst")
 
 from mbcore.migrate import migrate
 
@@ -279,7 +282,6 @@ def test_no_name_is_both_carried_over_and_advised_against():
     assert not carried.MODULES & carried.ADVICE.keys()
 
 
-@pytest.mark.skipif(not find_spec("mbcore.pymodbus"), reason="mbcore.pymodbus is not in this build")
 @pytest.mark.parametrize("module", sorted(carried.MODULES))
 def test_what_is_said_to_be_carried_over_is_there(module):
     assert find_spec(f"mbcore.pymodbus.{module}")
@@ -311,10 +313,8 @@ def test_patch_takes_the_difference(end, script, capsys):
     script.write_bytes(f"x = 1\nfrom pymodbus.device import y{end}".encode())
     cli.main(["migrate", "gateway.py"])
     difference = capsys.readouterr().out
-    try:
-        subprocess.run(["patch", "--binary", "-p0"], input=difference.encode(), check=True, stdout=subprocess.DEVNULL)
-    except FileNotFoundError:
-        pytest.skip("there is no patch")
+    patch = programs.need("patch", "patch")
+    subprocess.run([patch, "--binary", "-p0"], input=difference.encode(), check=True, stdout=subprocess.DEVNULL)
     assert script.read_bytes() == f"x = 1\nfrom mbcore.pymodbus.device import y{end}".encode()
 
 
