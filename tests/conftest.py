@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
-from carried import WAYS, carried_master
+from carried import EVERY, carried_master, case
 from live import programs
 from live.device import Device, has_choice
 from live.line import Line
@@ -18,14 +18,14 @@ LIVE_SECONDS = 60
 LONG_SECONDS = 300
 
 
-@pytest.fixture(params=[*DELIVERIES, *(pytest.param(way, marks=pytest.mark.live) for way in WAYS)], ids="-".join)
+@pytest.fixture(params=[case(way) for way in EVERY])
 def connect(request):
     """connect(store, control=None, **options) -> Master
 
     Over every framer, whole, byte by byte and between two glued frames; and through servers on Twisted and on the compiled loops, over TCP,
     UDP and serial lines.
     """
-    if len(request.param) == 2:
+    if request.param in DELIVERIES:
         line, delivery = request.param
         return lambda store, control=None, **options: master(line, store, control, delivery, **options)
 
@@ -84,8 +84,8 @@ def _serve(request, engine):
     def start(transport, **keywords):
         if has_choice(transport):
             keywords["engine"] = engine
-        elif engine:
-            pytest.skip("Twisted alone carries this")
+        else:
+            assert not engine, "Twisted alone carries this: the test is to be marked with carried.on_engines"
         if transport in ("rtu", "ascii", "binary"):
             keywords["line"] = stack.enter_context(closing(Line()))
         elif transport in ("tls", "bare-tls"):
