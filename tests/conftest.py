@@ -10,6 +10,7 @@ from carried import EVERY, carried_master, case
 from live import programs
 from live.device import Device, has_choice
 from live.line import Line
+from live.ports import reserved_port
 from live.shim import Shim, compile_shim
 
 from mbcore import control, device
@@ -102,6 +103,13 @@ def _serve(request, engine):
 # The first is for a device of the test's own, the second for one that the tests of a file share.
 serve = pytest.fixture(_serve, name="serve")
 serve_all = pytest.fixture(_serve, scope="module", name="serve_all")
+
+
+@pytest.fixture
+def free_port():
+    """free_port() -> a TCP port for a server that the test starts; nobody else is given it before the test ends."""
+    with ExitStack() as held:
+        yield lambda: held.enter_context(reserved_port())
 
 
 @pytest.fixture(scope="session")

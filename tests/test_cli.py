@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from live import programs
 from live.line import Line
+from live.ports import refusing_port
 
 import mbcore
 from mbcore import cli
@@ -123,11 +124,6 @@ def test_mistake_is_one_sentence_and_exit_code_2(line, capsys):
     assert said.out == ""
 
 
-def free_port():
-    with socket.create_server((HOST, 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -141,8 +137,8 @@ def free_port():
     ],
 )
 def test_failure_at_run_time_is_one_sentence_and_exit_code_1(line, sentence, capsys):
-    port = free_port()
-    assert cli.main(line.format(port=port).split()) == 1
+    with refusing_port(socket.SOCK_DGRAM if "udp" in line else socket.SOCK_STREAM) as port:
+        assert cli.main(line.format(port=port).split()) == 1
     said = capsys.readouterr()
     assert sentence.format(port=port) in said.err
     assert said.err.count("\n") == 1

@@ -9,6 +9,7 @@ import termios
 
 import pytest
 import serial
+from live.ports import HOST, refusing_port
 
 from mbcore import (
     ModbusAsciiFramer,
@@ -228,18 +229,17 @@ def listener():
         yield listener
 
 
-def test_nobody_listens_on_tcp(listener):
-    host, port = listener.getsockname()
-    listener.close()
-    with pytest.raises(LineError, match=f"{host}:{port}: connection refused"):
-        connect_tcp(host, port)
+def test_nobody_listens_on_tcp():
+    with refusing_port(socket.SOCK_STREAM) as port, pytest.raises(LineError, match=f"{HOST}:{port}: connection refused"):
+        connect_tcp(HOST, port)
 
 
 def test_nobody_listens_on_udp():
-    with socket.socket(type=socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        host, port = unused.getsockname()
-    with connect_udp(host, port) as client, pytest.raises(LineError, match=f"{host}:{port}: connection refused"):
+    with (
+        refusing_port(socket.SOCK_DGRAM) as port,
+        connect_udp(HOST, port) as client,
+        pytest.raises(LineError, match=f"{HOST}:{port}: connection refused"),
+    ):
         client.read("hr", 0)
 
 
