@@ -9,7 +9,7 @@ import sys
 import termios
 
 import pytest
-from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_socket
+from adu import block, image, one_unit, pdu, refused, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
 from live.line import Adapter
 from serial import SerialException
@@ -408,7 +408,11 @@ def test_no_reply_goes_to_a_dead_port(reactor, adapter):
     adapter.plug()
     reactor.pump([0.1] * 30)
     assert server.line.state == "open"
-    assert select.select([adapter.master], [], [], 0)[0] == []
+    [port] = reactor.readers
+    deliver((adapter.master,), port, wrap_rtu(pdu("03 0005 0001")))
+    reactor.pump([0.1] * 30)
+    refusal = wrap_rtu(refused(3, 2))
+    assert collect((adapter.master,), len(refusal)) == refusal, "the first that is said"
     server.stop()
 
 
