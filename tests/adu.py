@@ -336,10 +336,11 @@ serial_line = pytest.mark.parametrize("line", [name for name in LINES if name.en
 
 
 RUN_SECONDS = 60
+# For programs that are to have the mbcore of this process, be it the tree's or an installed one.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
 
 
 def run_python(program: str) -> str:
     """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is."""
-    place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
     command = [sys.executable, "-P", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=place).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=ENVIRONMENT).stdout

@@ -8,9 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from live import programs
 from live.line import Line
 from live.ports import refusing_port
@@ -20,8 +20,6 @@ from mbcore import cli
 from mbcore.values import ORDERS
 
 PATIENCE = 20
-# The tree or the installed package, whichever this process tests.
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 HOST = "127.0.0.1"
 
 

@@ -7,9 +7,9 @@ import select
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from live import programs
 from twisted.conch.interfaces import IConchUser, ISession
@@ -19,13 +19,10 @@ from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
-import mbcore
 from mbcore.errors import ConfigurationError, LineError
 from mbcore.server.console import DEFAULT_PORT, start_console
 
 PATIENCE = 20
-# The tree or the installed package, whichever this process tests.
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 
 SERVER = """
 import logging, sys

@@ -1,6 +1,5 @@
 """Scripts as pymodbus 2.5's examples write them (live/old_scripts), with `mbcore.pymodbus` in their imports, read by foreign clients."""
 
-import os
 import re
 import socket
 import ssl
@@ -12,13 +11,12 @@ from types import SimpleNamespace
 
 import pymodbus.client
 import pytest
+from adu import ENVIRONMENT
 from live import clients, programs
 from live.device import HOST, TRANSPORTS
 from live.line import Line
 from pymodbus import FramerType
 from pymodbus.pdu import ModbusPDU
-
-import mbcore
 
 pytestmark = pytest.mark.live
 LIVE = Path(__file__).parent / "live"
@@ -28,13 +26,12 @@ class Script:
     """A script of live/old_scripts that runs; what it prints is in the file `printed`."""
 
     def __init__(self, name, arguments, printed, engine):
-        place = {**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])}
         self.printed = printed
         with printed.open("w") as output:
             # Such a script does not say what carries its bytes.
             start = [] if engine else [LIVE / "on_twisted.py"]
             command = [sys.executable, "-P", *start, LIVE / "old_scripts" / f"{name}.py", *map(str, arguments)]
-            self._process = subprocess.Popen(command, env=place, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
 
     def said_port(self, kind):
         """The port of its server of this kind, which was left to choose one."""

@@ -5,16 +5,14 @@ import select
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import serial
+from adu import ENVIRONMENT
 from live import raw
 from live.device import Device
 from live.line import Adapter, Line
-
-import mbcore
 
 pytestmark = pytest.mark.live
 
@@ -134,8 +132,7 @@ def lines():
 def several(lines):
     """One process with two lines and the network; its TCP port."""
     command = [sys.executable, "-P", "-c", SEVERAL, *(line.device_end for line in lines)]
-    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     yield int(process.stdout.readline())
     process.terminate()
     assert process.wait(PATIENCE) == 0

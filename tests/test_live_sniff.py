@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import serial
+from adu import ENVIRONMENT
 from live import programs, raw
 from live.device import Device
 from live.party import PartyLine
 from test_live_dissector import EXCEPTIONS, REQUESTS
 
-import mbcore
 from mbcore import ModbusAsciiFramer, ModbusBinaryFramer
 from mbcore.errors import FramingError
 from mbcore.framer import build_request, parse_response
@@ -24,7 +23,6 @@ from mbcore.framer import build_request, parse_response
 pytestmark = pytest.mark.live
 
 PATIENCE = 20
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 # Unit 9 does not answer on a line.
 ASKED = [(unit, pdu) for unit, pdu in REQUESTS if unit != 9]
 READ = bytes.fromhex("03 0001 0001")

@@ -1,6 +1,5 @@
 """mbcore migrate: what a script becomes, what is named instead, and what the command prints, writes and exits with."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from live import programs
 
-import mbcore
 from mbcore import ModbusSocketFramer, carried, cli
 from mbcore.codec import encode_request
 from mbcore.framer import build_request
@@ -381,8 +380,7 @@ def test_no_file_is_a_mistake(capsys):
 
 def test_without_libcst_one_sentence_says_what_to_install(script):
     program = "import sys; sys.modules['libcst'] = None; from mbcore import cli; sys.exit(cli.main(['migrate', 'gateway.py']))"
-    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "mbcore: migrate needs libcst, which is not installed; run: pip install 'mbcore[migrate]'\n"
     assert done.stdout == ""
