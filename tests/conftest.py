@@ -7,13 +7,16 @@ from ipaddress import ip_address
 import pytest
 from adu import DELIVERIES, master
 from carried import EVERY, carried_master, case
+from doubles import Reactor
 from live import programs
 from live.device import Device, has_choice
 from live.line import Line
 from live.ports import reserved_port
 from live.shim import Shim, compile_shim
+from twisted.python import threadable
 
 from mbcore import control, device
+from mbcore.server import running
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
@@ -53,6 +56,19 @@ def process_control(monkeypatch):
     monkeypatch.setattr(device, "_process", None)
     control.server_blocks.clear()
     return device.process_control()
+
+
+@pytest.fixture
+def own_servers(monkeypatch):
+    """This thread is the one that runs the reactor, and the servers of one test are not those of the next."""
+    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
+    monkeypatch.setattr(running, "_servers", set())
+    monkeypatch.setattr(running, "_reactors_left", set())
+
+
+@pytest.fixture
+def reactor(own_servers):
+    return Reactor()
 
 
 @pytest.fixture(autouse=True)

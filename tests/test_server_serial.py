@@ -17,26 +17,17 @@ from test_custom_functions import SumRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
-from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError, LineError
-from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
+from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, serial
 from mbcore.server.loop import LoopCarrier
 from mbcore.server.serial import ModbusSerialFactory
 
 LINE = {"port": "/dev/ttyX"}
 READ = pdu("03 0000 0001")
 ANSWER = wrap_ascii(pdu("03 02 0102"))
-
-
-@pytest.fixture
-def reactor(monkeypatch):
-    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
-    monkeypatch.setattr(running, "_servers", set())
-    monkeypatch.setattr(running, "_reactors_left", set())
-    return Reactor()
 
 
 @pytest.fixture
