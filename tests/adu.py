@@ -191,6 +191,13 @@ class Line(NamedTuple):
         kind = LineSession if self.name.endswith("-serial") else Session
         return kind(self.framer, store, control or ModbusControlBlock(), **self.options | options)
 
+    def tells_end(self, pdu: bytes) -> bool:
+        """Whether the end of a frame is told whose PDU is too short or too long for its function."""
+        if self.name == "tls":
+            return False  # a stream of these tells a frame's end by its function code only
+        # On a shared line a PDU that reads as a response is one, perhaps the echo of our own.
+        return self.name != "rtu-serial" or not reads_as_response(pdu)
+
 
 SERIAL = {"frame_gap": FRAME_GAP}
 LINES = {
@@ -260,17 +267,13 @@ class Master:
         return self._checked(replies, unit, self.transaction)
 
     def ask_malformed(self, pdu: bytes) -> bytes | None:
-        """As `ask_alone`, for a PDU that is too short or too long for its function."""
-        if self.line.name == "tls":
-            pytest.skip("a stream of these tells a frame's end by its function code only")
-        if self.line.name == "rtu-serial" and reads_as_response(pdu):
-            pytest.skip("on a shared line this is a response, perhaps the echo of our own")
+        """As `ask_alone`, for a PDU that is too short or too long for its function: for tests that are `carried.malformed`."""
+        assert self.line.tells_end(pdu)
         return self.ask_alone(pdu)
 
     def ask_miscounted(self, pdu: bytes) -> bytes | None:
-        """As `ask`, for a PDU that is not as long as its byte count says."""
-        if not self.line.self_delimiting:
-            pytest.skip("the byte count delimits the frame")
+        """As `ask`, for a PDU that is not as long as its byte count says: for tests that are `carried.miscounted`."""
+        assert self.line.self_delimiting, "the byte count delimits the frame"
         return self.ask(pdu)
 
     def _checked(self, replies: list[Adu], unit: int, transaction: int) -> bytes | None:
@@ -339,10 +342,11 @@ serial_line = pytest.mark.parametrize("line", [name for name in LINES if name.en
 
 
 RUN_SECONDS = 60
+# For programs that are to have the mbcore of this process, be it the tree's or an installed one.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
 
 
 def run_python(program: str) -> str:
     """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is."""
-    place = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
     command = [sys.executable, "-P", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=place).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=ENVIRONMENT).stdout

@@ -14,7 +14,8 @@ import tty
 from types import SimpleNamespace
 
 import pytest
-from adu import LINES, Master, one_unit
+from adu import DELIVERIES, LINES, Master, one_unit
+from live.device import has_choice
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python import threadable
@@ -152,8 +153,7 @@ class CarriedStream(Carried):
         return None if self._socket is None else 0.0
 
     def expire(self, now):
-        if self._shadow.deadline() is not None:
-            pytest.skip("half a second of silence ends this frame: tests of the session, of Twisted and of the loop have that")
+        assert self._shadow.deadline() is None, "silence ends this frame: tests of the session, of Twisted and of the loop have that"
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:  # the server has closed it
@@ -262,3 +262,54 @@ def carried_master(way, store, control=None, *, delivery=None, **options):
     assert carried.handle.engine is ENGINES[engine]
     # What is asked over a stream stands between two other requests.
     return Master(line, delivery or ("glued" if kind == "tcp" else "whole"), carried), carried
+
+
+# What the fixture `connect` is made of: sessions alone, each a line and how it is asked, and servers.
+EVERY = [*DELIVERIES, *WAYS]
+
+
+def line_of(way):
+    return LINES[way[0] if way in DELIVERIES else way[1]]
+
+
+def case(way, *values, name=""):
+    """`way` for the fixture `connect`, with what else the test takes."""
+    marks = () if way in DELIVERIES else pytest.mark.live
+    return pytest.param(way, *values, marks=marks, id="-".join([*way, name] if name else way))
+
+
+def over(wanted):
+    """A mark: the test's `connect` asks over lines that are `wanted` alone."""
+    return pytest.mark.parametrize("connect", [case(way) for way in EVERY if wanted(line_of(way))], indirect=True)
+
+
+addressed = over(lambda line: line.name != "tls")
+miscounted = over(lambda line: line.self_delimiting)
+
+
+def malformed(pdus):
+    """A mark: the test takes `connect` and `request_`, each of these PDUs over every line that tells its end."""
+    cases = [
+        case(way, pdu, name=pdu.hex() if len(pdu) < 16 else f"{len(pdu)}-bytes")
+        for pdu in pdus
+        for way in EVERY
+        if line_of(way).tells_end(pdu) and not (way[0] == "tcp" and ends_by_silence(line_of(way), pdu))
+    ]
+    return pytest.mark.parametrize(("connect", "request_"), cases, indirect=["connect"])
+
+
+def ends_by_silence(line, pdu):
+    session = line.session(ModbusServerContext())
+    session.receive(line.wrap(pdu), 0.0)
+    return session.deadline() is not None
+
+
+def on_engines(names, cases):
+    """A mark: of the test's parameters `names` the last is the `transport` of a live device, which every `engine` carries that can."""
+    carried = [
+        pytest.param(*values, engine, id="-".join([*values, name]))
+        for name, engine in ENGINES.items()
+        for values in cases
+        if not engine or has_choice(values[-1])
+    ]
+    return pytest.mark.parametrize((*names, "engine"), carried, indirect=["engine"])

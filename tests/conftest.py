@@ -6,26 +6,30 @@ from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
-from carried import WAYS, carried_master
+from carried import EVERY, carried_master, case
+from doubles import Reactor
 from live import programs
 from live.device import Device, has_choice
 from live.line import Line
+from live.ports import reserved_port
 from live.shim import Shim, compile_shim
+from twisted.python import threadable
 
 from mbcore import control, device
+from mbcore.server import running
 
 LIVE_SECONDS = 60
 LONG_SECONDS = 300
 
 
-@pytest.fixture(params=[*DELIVERIES, *(pytest.param(way, marks=pytest.mark.live) for way in WAYS)], ids="-".join)
+@pytest.fixture(params=[case(way) for way in EVERY])
 def connect(request):
     """connect(store, control=None, **options) -> Master
 
     Over every framer, whole, byte by byte and between two glued frames; and through servers on Twisted and on the compiled loops, over TCP,
     UDP and serial lines.
     """
-    if len(request.param) == 2:
+    if request.param in DELIVERIES:
         line, delivery = request.param
         return lambda store, control=None, **options: master(line, store, control, delivery, **options)
 
@@ -52,6 +56,19 @@ def process_control(monkeypatch):
     monkeypatch.setattr(device, "_process", None)
     control.server_blocks.clear()
     return device.process_control()
+
+
+@pytest.fixture
+def own_servers(monkeypatch):
+    """This thread is the one that runs the reactor, and the servers of one test are not those of the next."""
+    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
+    monkeypatch.setattr(running, "_servers", set())
+    monkeypatch.setattr(running, "_reactors_left", set())
+
+
+@pytest.fixture
+def reactor(own_servers):
+    return Reactor()
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +101,8 @@ def _serve(request, engine):
     def start(transport, **keywords):
         if has_choice(transport):
             keywords["engine"] = engine
-        elif engine:
-            pytest.skip("Twisted alone carries this")
+        else:
+            assert not engine, "Twisted alone carries this: the test is to be marked with carried.on_engines"
         if transport in ("rtu", "ascii", "binary"):
             keywords["line"] = stack.enter_context(closing(Line()))
         elif transport in ("tls", "bare-tls"):
@@ -102,6 +119,13 @@ def _serve(request, engine):
 # The first is for a device of the test's own, the second for one that the tests of a file share.
 serve = pytest.fixture(_serve, name="serve")
 serve_all = pytest.fixture(_serve, scope="module", name="serve_all")
+
+
+@pytest.fixture
+def free_port():
+    """free_port() -> a TCP port for a server that the test starts; nobody else is given it before the test ends."""
+    with ExitStack() as held:
+        yield lambda: held.enter_context(reserved_port())
 
 
 @pytest.fixture(scope="session")

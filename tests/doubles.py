@@ -208,3 +208,19 @@ def in_thread(function):
     if error is not None:
         raise error
     return result
+
+
+class Deaf:
+    """A loop that hears nothing, until it is told to."""
+
+    over = False
+    hears = True
+
+    def knock(self):
+        return self.hears
+
+
+class Forked:
+    """A loop that another process runs, whose fork this one is."""
+
+    elsewhere = True

@@ -4,7 +4,6 @@ measured. No speed is asserted.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
+from live import programs
 
 import mbcore
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     import report
 
 BENCH = Path(__file__).parent / "bench"
-needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="no C compiler: apt install gcc")
+needs_compiler = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
+
+
+@pytest.fixture
+def compiler() -> str:
+    return programs.need(os.environ.get("CC", "cc"), "build-essential")
 
 
 def command(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

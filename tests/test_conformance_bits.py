@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, pdu, refused, words
+from carried import malformed, miscounted
 
 READS = pytest.mark.parametrize("code", [1, 2])
 EVERY_OTHER = [n % 3 == 0 for n in range(65536)]
@@ -100,11 +101,10 @@ def test_quantity_is_checked_before_the_address(connect, small, code):
         assert master.ask(bytes([code]) + words(9999, quantity)) == refused(code, 3)
 
 
-@READS
-@pytest.mark.parametrize("rest", ["", "00", "0000", "0000 00", "0000 0001 00", "0000 0001 0000"])
-def test_read_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, code, rest):
+@malformed(bytes([code]) + pdu(rest) for code in (1, 2) for rest in ("", "00", "0000", "0000 00", "0000 0001 00", "0000 0001 0000"))
+def test_read_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, request_):
     master = connect(slave)
-    assert master.ask_malformed(bytes([code]) + pdu(rest)) == refused(code, 3)
+    assert master.ask_malformed(request_) == refused(request_[0], 3)
 
 
 # 05: one coil
@@ -140,10 +140,10 @@ def test_write_coil_sets_and_clears_only_that_coil(connect, address):
     assert not any(slave.getValues(1, 0, 65536))
 
 
-@pytest.mark.parametrize("rest", ["", "0000", "0000 FF", "0000 FF00 00"])
-def test_write_coil_pdu_of_a_wrong_length_is_illegal_data_value(connect, small, rest):
+@malformed(b"\x05" + pdu(rest) for rest in ("", "0000", "0000 FF", "0000 FF00 00"))
+def test_write_coil_pdu_of_a_wrong_length_is_illegal_data_value(connect, small, request_):
     master = connect(small)
-    assert master.ask_malformed(b"\x05" + pdu(rest)) == refused(5, 3)
+    assert master.ask_malformed(request_) == refused(5, 3)
 
 
 # 15: many coils
@@ -185,6 +185,7 @@ def test_byte_count_that_is_not_the_quantity_rounded_up_is_illegal_data_value(co
     assert not any(slave.getValues(1, 0, 2000))
 
 
+@miscounted
 @pytest.mark.parametrize(("count", "size"), [(1, 0), (1, 2), (2, 1), (100, 1), (255, 1), (0, 1)])
 def test_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connect, count, size):
     slave = image(co=block([False] * 2000))
@@ -193,10 +194,10 @@ def test_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connec
     assert not any(slave.getValues(1, 0, 2000))
 
 
-@pytest.mark.parametrize("rest", ["", "0000", "0000 0001", "0000 00"])
-def test_write_coils_pdu_without_a_byte_count_is_illegal_data_value(connect, small, rest):
+@malformed(b"\x0f" + pdu(rest) for rest in ("", "0000", "0000 0001", "0000 00"))
+def test_write_coils_pdu_without_a_byte_count_is_illegal_data_value(connect, small, request_):
     master = connect(small)
-    assert master.ask_malformed(b"\x0f" + pdu(rest)) == refused(15, 3)
+    assert master.ask_malformed(request_) == refused(15, 3)
 
 
 def test_write_coils_outside_of_the_block_is_illegal_data_address_and_changes_nothing(connect, small):

@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, master, one_unit, pdu, refused, words
+from carried import malformed
 
 from mbcore import ModbusControlBlock
 
@@ -31,11 +32,10 @@ def test_exception_status_is_what_the_application_set(connect, control, status):
     assert connect(unit(), control).ask(b"\x07") == bytes([7, status])  # AP 6.7: function, output data
 
 
-@pytest.mark.parametrize("code", [7, 11, 12])
-@pytest.mark.parametrize("rest", ["01", "0000"])
-def test_function_without_data_refuses_data(connect, control, code, rest):
+@malformed(bytes([code]) + pdu(rest) for code in (7, 11, 12) for rest in ("01", "0000"))
+def test_function_without_data_refuses_data(connect, control, request_):
     line = connect(unit(), control)
-    assert line.ask_malformed(bytes([code]) + pdu(rest)) == refused(code, 3)
+    assert line.ask_malformed(request_) == refused(request_[0], 3)
 
 
 # 08, each sub-function
@@ -45,17 +45,16 @@ def test_return_query_data_is_an_echo(connect, data):
     assert connect(unit()).ask(pdu("08 0000" + data)) == pdu("08 0000" + data)  # AP 6.8
 
 
-@pytest.mark.parametrize("size", [4, 6, 100, 248, 250])
-def test_return_query_data_echoes_any_number_of_words(connect, size):
+@malformed(pdu("08 0000") + bytes(range(size)) for size in (4, 6, 100, 248, 250))
+def test_return_query_data_echoes_any_number_of_words(connect, request_):
     line = connect(unit())
-    request = pdu("08 0000") + bytes(n & 0xFF for n in range(size))
-    assert line.ask_malformed(request) == request
+    assert line.ask_malformed(request_) == request_
 
 
-def test_return_query_data_of_half_a_word_is_illegal_data_value(connect):
+@malformed([pdu("08 0000 A5"), pdu("08 0000 A537 A5")])
+def test_return_query_data_of_half_a_word_is_illegal_data_value(connect, request_):
     line = connect(unit())
-    assert line.ask_malformed(pdu("08 0000 A5")) == refused(8, 3)
-    assert line.ask_malformed(pdu("08 0000 A537 A5")) == refused(8, 3)
+    assert line.ask_malformed(request_) == refused(8, 3)
 
 
 @pytest.mark.parametrize("value", [0x0000, 0xFF00])
@@ -107,10 +106,10 @@ def test_wrong_data_of_a_sub_function_is_illegal_data_value(connect, control):
     assert control.Delimiter == ModbusControlBlock().Delimiter
 
 
-@pytest.mark.parametrize("request_", ["08", "08 00", "08 0001", "08 0001 00", "08 0001 0000 0000", "08 000B 0000 00", "08 0004 0000 0000"])
+@malformed(map(pdu, ["08", "08 00", "08 0001", "08 0001 00", "08 0001 0000 0000", "08 000B 0000 00", "08 0004 0000 0000"]))
 def test_diagnostics_pdu_of_a_wrong_length_is_illegal_data_value(connect, control, request_):
     line = connect(unit(), control)
-    assert line.ask_malformed(pdu(request_)) == refused(8, 3)
+    assert line.ask_malformed(request_) == refused(8, 3)
     assert not control.ListenOnly
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, pdu, refused, words
+from carried import malformed, miscounted
 
 RECORDS = [n * 259 & 0xFFFF for n in range(300)]
 
@@ -71,6 +72,7 @@ def test_read_byte_count_that_is_not_a_multiple_of_7_up_to_F5_is_illegal_data_va
         assert master.ask(bytes([20, size]) + (pdu("06 0001 0000 0001") * 36)[:size]) == refused(20, 3)
 
 
+@miscounted
 @pytest.mark.parametrize(("count", "groups"), [(7, 2), (14, 1), (7, 0), (245, 1), (252, 1), (255, 35)])
 def test_read_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connect, count, groups):
     master = connect(unit({1: RECORDS}))
@@ -148,6 +150,7 @@ def test_write_lengths_that_do_not_add_up_are_illegal_data_values_and_change_not
     assert records(slave, 1, 0, 10) == [0] * 10
 
 
+@miscounted
 @pytest.mark.parametrize("count", [0, 7, 8, 10, 18, 251, 255])
 def test_write_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connect, count):
     slave = unit({1: [0] * 10})
@@ -220,7 +223,7 @@ def test_a_value_that_the_application_appends_is_read_behind_the_others(connect)
     assert connect(slave).ask(pdu("18 0007")) == pdu("18 0006 0002 0001 0002")
 
 
-@pytest.mark.parametrize("rest", ["", "00", "0007 00", "0007 0000"])
-def test_fifo_pdu_of_a_wrong_length_is_illegal_data_value(connect, rest):
+@malformed(b"\x18" + pdu(rest) for rest in ("", "00", "0007 00", "0007 0000"))
+def test_fifo_pdu_of_a_wrong_length_is_illegal_data_value(connect, request_):
     master = connect(unit(fifos={7: [1]}))
-    assert master.ask_malformed(b"\x18" + pdu(rest)) == refused(24, 3)
+    assert master.ask_malformed(request_) == refused(24, 3)

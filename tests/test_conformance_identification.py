@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, pdu, refused
+from carried import malformed
 
 from mbcore import ModbusControlBlock, ModbusDeviceIdentification
 
@@ -119,17 +120,16 @@ def test_read_code_is_checked_before_the_object(connect):
     assert connect(unit(), identified(BASIC)).ask(pdu("2B 0E 05 99")) == refused(43, 3)
 
 
-@pytest.mark.parametrize("mei_type", [0x0D, 0x00, 0x0F, 0xFF])
-@pytest.mark.parametrize("rest", ["0000", "0100"])
-def test_mei_type_other_than_0E_is_illegal_function(connect, mei_type, rest):
+@malformed(bytes([0x2B, mei_type]) + pdu(rest) for mei_type in (0x0D, 0x00, 0x0F, 0xFF) for rest in ("0000", "0100"))
+def test_mei_type_other_than_0E_is_illegal_function(connect, request_):
     master = connect(unit(), identified(BASIC))
-    assert master.ask_malformed(bytes([0x2B, mei_type]) + pdu(rest)) == refused(43, 1)
+    assert master.ask_malformed(request_) == refused(43, 1)
 
 
-@pytest.mark.parametrize("rest", ["", "0E", "0E 01", "0E 01 00 00"])
-def test_identification_pdu_of_a_wrong_length_is_illegal_data_value(connect, rest):
+@malformed(b"\x2b" + pdu(rest) for rest in ("", "0E", "0E 01", "0E 01 00 00"))
+def test_identification_pdu_of_a_wrong_length_is_illegal_data_value(connect, request_):
     master = connect(unit(), identified(BASIC))
-    assert master.ask_malformed(b"\x2b" + pdu(rest)) == refused(43, 3)
+    assert master.ask_malformed(request_) == refused(43, 3)
 
 
 @pytest.mark.parametrize("size", [1, 20, 80, 119, 120, 121, 122, 200, 240, 244])
@@ -175,7 +175,7 @@ def test_report_server_id_has_a_run_indicator_and_a_byte_count(connect):
     assert 0xFF in answer[2:]
 
 
-@pytest.mark.parametrize("rest", ["00", "0000", "FFFF FFFF"])
-def test_report_server_id_with_data_is_illegal_data_value(connect, rest):
+@malformed(b"\x11" + pdu(rest) for rest in ("00", "0000", "FFFF FFFF"))
+def test_report_server_id_with_data_is_illegal_data_value(connect, request_):
     master = connect(unit(), identified(BASIC))
-    assert master.ask_malformed(b"\x11" + pdu(rest)) == refused(17, 3)
+    assert master.ask_malformed(request_) == refused(17, 3)

@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, pdu, refused, words
+from carried import malformed, miscounted
 
 READS = pytest.mark.parametrize("code", [3, 4])
 RAMP = [n * 257 & 0xFFFF for n in range(65536)]
@@ -103,11 +104,10 @@ def test_quantity_is_checked_before_the_address(connect, small, code):
         assert master.ask(bytes([code]) + words(9999, quantity)) == refused(code, 3)
 
 
-@pytest.mark.parametrize("code", [3, 4, 6])
-@pytest.mark.parametrize("rest", ["", "00", "0000", "0000 00", "0000 0001 00", "0000 0001 0000"])
-def test_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, code, rest):
+@malformed(bytes([code]) + pdu(rest) for code in (3, 4, 6) for rest in ("", "00", "0000", "0000 00", "0000 0001 00", "0000 0001 0000"))
+def test_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, request_):
     master = connect(slave)
-    assert master.ask_malformed(bytes([code]) + pdu(rest)) == refused(code, 3)
+    assert master.ask_malformed(request_) == refused(request_[0], 3)
     assert slave.getValues(3, 0, 2) == RAMP[:2]
 
 
@@ -161,6 +161,7 @@ def test_byte_count_that_is_not_twice_the_quantity_is_illegal_data_value(connect
     assert slave.getValues(3, 0, 200) == [1] * 200
 
 
+@miscounted
 @pytest.mark.parametrize(("count", "size"), [(2, 0), (2, 1), (2, 3), (2, 4), (4, 2), (255, 2), (0, 2)])
 def test_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connect, count, size):
     slave = image(hr=block([1] * 200))
@@ -205,10 +206,10 @@ def test_mask_write_outside_of_the_block_is_illegal_data_address(connect, small)
     assert small.getValues(3, 100, 10) == [7] * 10
 
 
-@pytest.mark.parametrize("rest", ["", "0000 0000", "0000 0000 00", "0000 0000 0000 00"])
-def test_mask_write_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, rest):
+@malformed(b"\x16" + pdu(rest) for rest in ("", "0000 0000", "0000 0000 00", "0000 0000 0000 00"))
+def test_mask_write_pdu_of_a_wrong_length_is_illegal_data_value(connect, slave, request_):
     master = connect(slave)
-    assert master.ask_malformed(b"\x16" + pdu(rest)) == refused(22, 3)
+    assert master.ask_malformed(request_) == refused(22, 3)
 
 
 # 23: write, then read
@@ -244,6 +245,7 @@ def test_read_write_quantities_and_byte_count_are_illegal_data_values_and_nothin
     assert slave.getValues(3, 0, 400) == [1] * 400
 
 
+@miscounted
 @pytest.mark.parametrize(("count", "size"), [(2, 0), (2, 1), (2, 4), (4, 2), (255, 2), (0, 2)])
 def test_read_write_byte_count_that_is_not_the_rest_of_the_pdu_is_illegal_data_value(connect, count, size):
     slave = image(hr=block([1] * 400))
@@ -268,11 +270,10 @@ def test_read_write_quantity_is_checked_before_the_address(connect, small):
     assert connect(small).ask(read_write(9999, 1, 9999, [1], written=2)) == refused(23, 3)
 
 
-@pytest.mark.parametrize("code", [16, 23])
-@pytest.mark.parametrize("rest", ["", "0000", "0000 0001"])
-def test_write_pdu_without_a_byte_count_is_illegal_data_value(connect, small, code, rest):
+@malformed(bytes([code]) + pdu(rest) for code in (16, 23) for rest in ("", "0000", "0000 0001"))
+def test_write_pdu_without_a_byte_count_is_illegal_data_value(connect, small, request_):
     master = connect(small)
-    assert master.ask_malformed(bytes([code]) + pdu(rest)) == refused(code, 3)
+    assert master.ask_malformed(request_) == refused(request_[0], 3)
 
 
 def test_input_and_holding_registers_are_two_tables(connect):

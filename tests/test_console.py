@@ -4,14 +4,14 @@ import logging
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from live import programs
 from twisted.conch.interfaces import IConchUser, ISession
 from twisted.conch.ssh.keys import Key
 from twisted.cred.credentials import SSHPrivateKey, UsernamePassword
@@ -19,13 +19,10 @@ from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
-import mbcore
 from mbcore.errors import ConfigurationError, LineError
 from mbcore.server.console import DEFAULT_PORT, start_console
 
 PATIENCE = 20
-# The tree or the installed package, whichever this process tests.
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 
 SERVER = """
 import logging, sys
@@ -170,9 +167,7 @@ def test_wrong_password_opens_nothing(shell):
 
 @pytest.mark.live
 def test_openssh_gets_in_with_an_authorized_key_only(shell, tmp_path):
-    ssh, ssh_keygen = shutil.which("ssh"), shutil.which("ssh-keygen")
-    if not (ssh and ssh_keygen):
-        pytest.skip("OpenSSH is not installed (apt install openssh-client)")
+    ssh, ssh_keygen = (programs.need(program, "openssh-client") for program in ("ssh", "ssh-keygen"))
     for name in ("friend", "stranger"):
         subprocess.run([ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
     server = shell(tmp_path / "friend.pub")

@@ -2,6 +2,7 @@
 
 import pytest
 from adu import block, image, master, one_unit, pdu, refused, resident, run_python, serial_line, units, words
+from carried import addressed
 
 from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
 from mbcore.errors import ConfigurationError, ModbusError, NoSuchSlaveException, ParameterException, RequestError
@@ -246,14 +247,13 @@ def writable():
     return image(co=block([0] * 4), hr=block([0] * 4), files={4: [0] * 4})
 
 
+@addressed
 @pytest.mark.parametrize(("request_", "table", "address", "values"), WRITES)
 def test_an_observer_is_told_of_a_masters_write(connect, request_, table, address, values):
     calls = []
     context = units(u1=writable(), u9=writable())
     context.add_observer(lambda *call: calls.append(call))
     it = connect(context)
-    if it.line.name == "tls":
-        pytest.skip("no unit id to tell")
     assert it.ask(pdu(request_), 9)[0] == pdu(request_)[0]
     assert calls == [(9, table, address, values)]
     assert type(calls[0][3]) is list

@@ -34,6 +34,9 @@ from mbcore.line import LineSession
 pytestmark = pytest.mark.live
 
 PATIENCE = 30
+# Of a master: how long it waits for an answer, seconds, and how often it asks.
+MASTERS_PATIENCE = 1
+MASTERS_TRIES = 5
 CHARACTER_TIME = 11 / 115200
 READ, WRITE = pdu("03 0000 0001"), pdu("06 0001 BEEF")
 ASKED, ANSWER = wrap_rtu(READ), wrap_rtu(pdu("03 02 0005"))
@@ -117,6 +120,10 @@ class Bus:
                 heard += os.read(self.end, length - len(heard))
         return heard
 
+    def speaks(self):
+        """Whether something comes before a master would ask again: a pause of this machine may have cut a request in two."""
+        return bool(select.select([self.end], [], [], MASTERS_PATIENCE)[0])
+
     def ask(self, request, answer, attending=True):
         """The answer, and nothing else, comes."""
         self.say(request)
@@ -177,11 +184,19 @@ def test_every_function_is_answered_as_by_a_session(bus, line, piece):
     framer, wrap, name = LINES[line]
     # The events that 0C tells of differ where a framer's session is not a line's.
     requests = [request for request in REQUESTS if line != "binary" or request[0] not in (0x0B, 0x0C)]
-    judge, served = master(name, store()), bus(framer=framer)
-    for request in requests:
-        expected = judge.ask(request)
-        served.say_piecewise(wrap(request), piece)
-        assert served.hear(len(wrap(expected)), attending=False) == wrap(expected), request.hex()
+
+    def answers_all():
+        judge, served = master(name, store()), bus(framer=framer)
+        for request in requests:
+            expected = wrap(judge.ask(request))
+            served.say_piecewise(wrap(request), piece)
+            if not served.speaks():
+                return False
+            assert served.hear(len(expected), attending=False) == expected, request.hex()
+        return True
+
+    # Anew, since a request that was cut in two stands in the events.
+    assert any(answers_all() for _ in range(MASTERS_TRIES if piece < 1000 else 1))
 
 
 def test_a_function_that_is_unknown_is_answered_after_silence(bus):
@@ -235,9 +250,15 @@ def test_stray_bytes_cost_nothing(bus, stray):
 
 def test_a_frame_may_pause(bus):
     served = bus()
-    served.say_piecewise(ASKED[:5])
-    time.sleep(2 * FRAME_GAP)
-    served.ask(ASKED[5:], ANSWER)
+
+    def is_answered():
+        served.say_piecewise(ASKED[:5])
+        time.sleep(2 * FRAME_GAP)
+        served.say(ASKED[5:])
+        return served.speaks()
+
+    assert any(is_answered() for _ in range(MASTERS_TRIES))
+    assert served.hear(len(ANSWER)) == ANSWER
 
 
 def test_what_follows_a_long_pause_is_a_request_at_once(bus):

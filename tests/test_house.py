@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,29 @@ def without_strings(path: Path) -> str:
 
 
 FILES = sources() if ROOMS else []
-each_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+
+
+def each_file(wanted=lambda path: True):
+    """A mark: the test takes the `path` of each file that is `wanted`."""
+    paths = [path for path in FILES if wanted(path)]
+    assert paths or not FILES
+    return pytest.mark.parametrize("path", paths, ids=[str(path.relative_to(ROOT)) for path in paths])
+
+
+def own_room(path: Path) -> str | None:
+    return room_of(module_of(path))
+
+
+def in_the_core(path: Path) -> bool:
+    return own_room(path) is not None and ROOMS[own_room(path)] <= CORE_TOP_FLOOR
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below this one, without the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield from run_at_import(child)
 
 
 def test_the_table_of_floors_is_read():
@@ -91,18 +114,15 @@ def test_the_table_of_floors_is_read():
             "mbcore.framer"} <= set(ROOMS)
 
 
-@each_file
+# The package's face and its entry point lie on no floor.
+@each_file(lambda path: module_of(path) not in ("mbcore", "mbcore.version", "mbcore.__main__"))
 def test_every_file_has_a_room(path):
-    if module_of(path) not in ("mbcore", "mbcore.version", "mbcore.__main__"):
-        assert room_of(module_of(path)), "docs/architecture.md does not say on which floor it lies"
+    assert own_room(path), "docs/architecture.md does not say on which floor it lies"
 
 
-@each_file
+@each_file(own_room)
 def test_a_file_imports_only_from_lower_floors(path):
-    module = module_of(path)
-    own = room_of(module)
-    if own is None:
-        return  # the package's face and its entry point
+    own = own_room(path)
     upward = []
     for name in imports_of(path):
         room = room_of(name)
@@ -113,38 +133,34 @@ def test_a_file_imports_only_from_lower_floors(path):
     assert not upward, f"floor {ROOMS[own]} imports {', '.join(sorted(upward))}"
 
 
-@each_file
+@each_file(in_the_core)
 def test_the_core_has_no_io_and_no_clock(path):
-    own = room_of(module_of(path))
-    if own is None or ROOMS[own] > CORE_TOP_FLOOR:
-        return
     forbidden = {"twisted", "serial", "socket", "time", "logging", "datetime", "select", "asyncio", "os", "posix"}
     tops = {name.removeprefix("libc.").removeprefix("cpython.").split(".")[0] for name in imports_of(path)}
     assert not tops & forbidden
 
 
-@each_file
+# rs485 packs what the kernel's ioctls take.
+@each_file(lambda path: own_room(path) == "mbcore.server" and path.stem != "rs485")
 def test_the_server_parses_no_bytes(path):
-    # rs485 packs what the kernel's ioctls take.
-    if room_of(module_of(path)) == "mbcore.server" and path.stem != "rs485":
-        assert not {name.split(".")[0] for name in imports_of(path)} & {"struct", "binascii", "ctypes", "array"}
+    assert not {name.split(".")[0] for name in imports_of(path)} & {"struct", "binascii", "ctypes", "array"}
 
 
-@each_file
+@each_file(lambda path: path.suffix in (".pyx", ".pxd"))
 def test_cython_lies_in_mbcore(path):
-    assert path.suffix not in (".pyx", ".pxd") or path.relative_to(ROOT).parts[0] == "mbcore"
+    assert path.relative_to(ROOT).parts[0] == "mbcore"
 
 
-@each_file
+@each_file(lambda path: path.suffix == ".py")
 def test_no_reactor_is_imported_by_a_module(path):
-    if path.suffix == ".py":
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom):
-                assert not (node.module == "twisted.internet" and any(alias.name == "reactor" for alias in node.names))
-            assert not (isinstance(node, ast.Import) and any(alias.name == "twisted.internet.reactor" for alias in node.names))
+    for node in run_at_import(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not (node.module == "twisted.internet" and any(alias.name == "reactor" for alias in node.names))
+            assert node.module != "twisted.internet.reactor"
+        assert not (isinstance(node, ast.Import) and any(alias.name == "twisted.internet.reactor" for alias in node.names))
 
 
-@each_file
+@each_file(lambda path: path.suffix in (".pyx", ".pxd"))
 def test_pyx_files_include_no_pyx(path):
     assert not re.search(r"^\s*include\s+[\"']", path.read_text(), re.MULTILINE)
 

@@ -60,17 +60,15 @@ def test_the_request_is_executed_at_once_all_the_same(line, slave):
 
 
 @pytest.mark.parametrize("stray", [b"\0", b"\0\0\0", b"\xff"])
-@pytest.mark.parametrize("delay", [0.0, FRAME_GAP])
-@pytest.mark.parametrize("glued", [True, False])
+# Without a delay the reply is out before stray bytes can come apart from the request.
+@pytest.mark.parametrize(("delay", "glued"), [(0.0, True), (FRAME_GAP, True), (FRAME_GAP, False)])
 def test_stray_bytes_behind_the_request_cost_nothing(line, stray, delay, glued):
     session = line(reply_delay=delay)
     if glued:
         assert session.receive(ASKED + stray, 1.0) == b"", "bytes come in"
-    elif delay:
+    else:
         session.receive(ASKED, 1.0)
         assert session.receive(stray, 1.001) == b""
-    else:
-        pytest.skip("the reply is out")
     out, now = told(session, 1.0)
     assert out == ANSWER
     assert now == pytest.approx((1.0 if glued else 1.001) + FRAME_GAP)

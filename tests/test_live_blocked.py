@@ -7,12 +7,10 @@ import select
 import subprocess
 import sys
 import tty
-from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from live import raw
-
-import mbcore
 
 pytestmark = pytest.mark.live
 
@@ -74,7 +72,7 @@ class Application:
         tty.setraw(self._port)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", SERVER, shared, os.ttyname(self._port), work],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT,
         )  # fmt: skip
         self.port = int(self._process.stdout.readline())
 

@@ -5,6 +5,7 @@ import time
 from functools import partial
 
 import pytest
+from carried import on_engines
 from live import clients, programs
 from live.device import COILS, PATIENCE, TRANSPORTS
 from live.script import Course
@@ -57,7 +58,7 @@ def connect(request):
     return make
 
 
-@pytest.mark.parametrize(("name", "transport"), CONVERSATIONS)
+@on_engines(["name", "transport"], CONVERSATIONS)
 def test_client_and_device_agree_on_every_function_that_the_client_offers(name, transport, serve, connect):
     device = serve(transport)
     course = Course(connect(name, device))
@@ -89,7 +90,7 @@ def test_client_reads_the_counters_of_what_it_did(name, transport, serve, connec
     assert course.ask("diagnostics", 11, 0) == [1]
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp", "tls"])
+@on_engines(["transport"], [["tcp"], ["udp"], ["tls"]])
 def test_what_one_client_writes_another_reads(transport, serve, connect):
     device = serve(transport)
     writer, reader = connect("pymodbus3", device), connect("pymodbus2", device)
@@ -99,8 +100,9 @@ def test_what_one_client_writes_another_reads(transport, serve, connect):
         assert second.ask("read_holding_registers", 5, 123) == values
 
 
-def test_tls_client_that_does_not_show_the_certificate_demanded_is_not_answered(serve, connect, monkeypatch):
-    device = serve("tls")
+@on_engines(["transport"], [["tls"]])
+def test_tls_client_that_does_not_show_the_certificate_demanded_is_not_answered(transport, serve, connect, monkeypatch):
+    device = serve(transport)
     with monkeypatch.context() as nothing_to_show:
         nothing_to_show.setattr(device.certificates, "client_context", partial(device.certificates.client_context, shown=False))
         # It sees an alert or a lost connection, as the packets fall, and does not wrap all of them.

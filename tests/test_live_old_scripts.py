@@ -1,6 +1,6 @@
 """Scripts as pymodbus 2.5's examples write them (live/old_scripts), with `mbcore.pymodbus` in their imports, read by foreign clients."""
 
-import os
+import re
 import socket
 import ssl
 import subprocess
@@ -11,35 +11,31 @@ from types import SimpleNamespace
 
 import pymodbus.client
 import pytest
+from adu import ENVIRONMENT
 from live import clients, programs
 from live.device import HOST, TRANSPORTS
 from live.line import Line
 from pymodbus import FramerType
 from pymodbus.pdu import ModbusPDU
 
-import mbcore
-
 pytestmark = pytest.mark.live
 LIVE = Path(__file__).parent / "live"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 class Script:
     """A script of live/old_scripts that runs; what it prints is in the file `printed`."""
 
     def __init__(self, name, arguments, printed, engine):
-        place = {**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])}
         self.printed = printed
         with printed.open("w") as output:
             # Such a script does not say what carries its bytes.
             start = [] if engine else [LIVE / "on_twisted.py"]
             command = [sys.executable, "-P", *start, LIVE / "old_scripts" / f"{name}.py", *map(str, arguments)]
-            self._process = subprocess.Popen(command, env=place, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
+
+    def said_port(self, kind):
+        """The port of its server of this kind, which was left to choose one."""
+        return int(re.search(rf"{kind} server on .*:(\d+) is ready", self.printed.read_text())[1])
 
     def wait_for(self, ready):
         """Wait until ready() is true."""
@@ -70,7 +66,7 @@ def run(tmp_path, engine):
 
 
 @pytest.fixture
-def run_tcp(run):
+def run_tcp(run, free_port):
     """run_tcp(name, *arguments) -> (Script, port): a script whose first argument is its port."""
 
     def start(name, *arguments):
@@ -134,7 +130,7 @@ def converse(client):
         ("rtu-over-tcp", "rtu-over-tcp", ["pymodbus3"]),
     ],
 )
-def test_the_asynchronous_server_of_the_network(run, connect, kind, transport, names):
+def test_the_asynchronous_server_of_the_network(run, connect, free_port, kind, transport, names):
     for name in names:
         port = free_port()
         script = run("asynchronous_server", kind, port)
@@ -147,9 +143,8 @@ def test_the_asynchronous_server_of_the_network(run, connect, kind, transport, n
 
 
 def test_the_asynchronous_server_of_datagrams(run, connect):
-    port = free_port()
-    run("asynchronous_server", "udp", port)
-    converse(connect("pymodbus3", port, "udp"))
+    script = run("asynchronous_server", "udp", 0)
+    converse(connect("pymodbus3", script.said_port("UDP"), "udp"))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +226,7 @@ def converse_by_55(master):
         assert master.read_holding_registers(5, count=3, device_id=1).registers == [1] * 3
 
 
-def test_the_custom_message(run):
+def test_the_custom_message(run, free_port):
     port = free_port()
     run("custom_message_server", "tcp", port)
     converse_by_55(pymodbus.client.ModbusTcpClient(HOST, port=port))
@@ -309,15 +304,16 @@ def ask_datagrams(port, *hosts):
 
 
 def test_access_control(run, certificates):
-    port, tls_port = free_port(), free_port()
     files = certificates.of_server()
-    run("guarded_server", port, tls_port, files["certfile"], files["keyfile"], ready=lambda: listens(port))
+    script = run("guarded_server", files["certfile"], files["keyfile"])
+    script.wait_for(lambda: "TCP server" in script.printed.read_text())  # the last of them
+    tcp_port, tls_port, udp_port = (script.said_port(kind) for kind in ("TCP", "TLS", "UDP"))
     context = certificates.client_context(shown=False)
     for host, answer in (("127.0.0.2", REPLY), ("127.0.4.77", REPLY), ("127.0.0.1", b""), ("127.0.5.1", b"")):
-        assert ask_stream(port, host) == answer
+        assert ask_stream(tcp_port, host) == answer
         assert ask_stream(tls_port, host, context) == answer
-    assert ask_datagrams(port, "127.0.0.1", "127.0.0.2") == [b"", REPLY]
-    master = pymodbus.client.ModbusTcpClient(HOST, port=port, source_address=("127.0.0.2", 0))
+    assert ask_datagrams(udp_port, "127.0.0.1", "127.0.0.2") == [b"", REPLY]
+    master = pymodbus.client.ModbusTcpClient(HOST, port=tcp_port, source_address=("127.0.0.2", 0))
     assert master.connect()
     assert master.read_holding_registers(0, count=2).registers == [0, 0]
     master.close()

@@ -7,6 +7,7 @@ import struct
 import time
 
 import pytest
+from carried import on_engines
 from live import raw
 from live.device import HOLDING_REGISTERS
 
@@ -43,7 +44,7 @@ def assert_prompt(master):
     assert time.monotonic() - start < PROMPT
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@on_engines(["transport"], [["tcp"], ["tls"]])
 def test_slow_clients_do_not_hold_up_fast_ones(transport, serve):
     """Twenty clients send a byte, then another; between two of their bytes four others get an answer each."""
     device = serve(transport)

@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import serial
+from adu import ENVIRONMENT
 from live import programs, raw
 from live.device import Device
 from live.party import PartyLine
 from test_live_dissector import EXCEPTIONS, REQUESTS
 
-import mbcore
 from mbcore import ModbusAsciiFramer, ModbusBinaryFramer
 from mbcore.errors import FramingError
 from mbcore.framer import build_request, parse_response
@@ -24,7 +23,6 @@ from mbcore.framer import build_request, parse_response
 pytestmark = pytest.mark.live
 
 PATIENCE = 20
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 # Unit 9 does not answer on a line.
 ASKED = [(unit, pdu) for unit, pdu in REQUESTS if unit != 9]
 READ = bytes.fromhex("03 0001 0001")
@@ -93,15 +91,15 @@ def ask(port, adu, whole):
     """Send one request and wait until its answer is whole."""
     port.write(adu)
     heard = b""
-    while not whole(heard):
+    while not whole(heard, port):
         more = port.read(1)
         assert more, f"no answer to {adu.hex()}"
         heard += more
     return heard
 
 
-def rtu_is_whole(data):
-    return len(data) > 4 and raw.crc16(data[:-2]) == data[-2:] and not select.select([], [], [], 0.03)[0]
+def rtu_is_whole(data, port):
+    return len(data) > 4 and raw.crc16(data[:-2]) == data[-2:] and not select.select([port], [], [], 0.03)[0]
 
 
 def ask_all(line, requests):
@@ -112,13 +110,19 @@ def ask_all(line, requests):
 
 def test_everything_on_the_line_is_printed_and_counted(line, serve, sniff):
     serve()
-    sniffing = sniff("--timeout", 0.5)
+    sniffing = sniff("--timeout", 2)
     ask_all(line, ASKED)
     with serial.Serial(line.client_end, 19200) as port:
         port.write(raw.rtu(READ, 9))
         sniffing.wait_for(r" 9  request .*\n")
     sniffing.wait_for(" response ", len(ASKED))
-    time.sleep(0.6)
+    # Until the table tells that unit 9 has not answered.
+    for count in range(1, 1000):
+        sniffing.send(signal.SIGUSR1)
+        sniffing.wait_for("damaged frames: .*\n", count)
+        if sniffing.table()[9][3] == "1":
+            break
+        time.sleep(0.05)
     sniffing.send(signal.SIGINT)
     code, said, errors = sniffing.end()
     sniffing.said = said
@@ -143,7 +147,7 @@ def test_other_framings(framer, line, serve, sniff):
     serve(framer)
     sniffing = sniff("--framer", framer, "--count", 4, "-b", 9600, "-m", "8N1")
 
-    def whole(data):
+    def whole(data, _port):
         try:
             return parse_response(kind, data) is not None
         except FramingError:
@@ -160,12 +164,22 @@ def test_other_framings(framer, line, serve, sniff):
 
 def test_nothing_is_sent(line, sniff):
     """Whatever it hears, and when it opens and closes."""
-    sniffing = sniff("--seconds", 1)
-    with serial.Serial(line.client_end, 19200, timeout=0) as client, serial.Serial(line.device_end, 19200, timeout=0) as device:
-        client.write(raw.rtu(READ) + b"\0\xff" + raw.rtu(READ, 0))
+    sniffing = sniff()
+    sent = raw.rtu(READ) + b"\0\xff" + raw.rtu(READ, 0)
+    with (
+        serial.Serial(line.client_end, 19200, timeout=PATIENCE) as client,
+        serial.Serial(line.device_end, 19200, timeout=PATIENCE) as device,
+    ):
+        client.write(sent)
+        sniffing.wait_for(" request ", 2)
+        sniffing.send(signal.SIGTERM)
         assert sniffing.end()[0] == 0
-        assert client.read(100) == b""
-        assert device.read(100) == raw.rtu(READ) + b"\0\xff" + raw.rtu(READ, 0)
+        assert device.read(len(sent)) == sent
+        # When the second of these is there, so is all that was said before.
+        for last in (b"1", b"2"):
+            for one, other in ((device, client), (client, device)):
+                one.write(last)
+                assert other.read(1) == last
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,10 @@
 """Servers beside threads, signals and a reactor of the user's own: each scenario is a process, since a reactor runs once in a process."""
 
+import atexit
 import contextlib
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from live.ports import reserved_port
 
 import mbcore
 
@@ -21,7 +25,14 @@ REPLY = bytes.fromhex("0001 0000 0005 01 03 02 0000")
 PATIENCE = 20
 
 
+_held = contextlib.ExitStack()
+atexit.register(_held.close)
+
+
 def free_port(kind=socket.SOCK_STREAM):
+    """A port for a server; one of TCP is nobody else's as long as this process lives."""
+    if kind == socket.SOCK_STREAM:
+        return _held.enter_context(reserved_port())
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -44,9 +55,37 @@ def ask(port):
         assert client.recv(100) == REPLY
 
 
+def stopper_after_an_answer(port, asked):
+    """A thread that stops the server whether it answers or not, so that the reactor ends, and notes in `asked` that it does."""
+    from mbcore.server import StopServer
+
+    def work():
+        try:
+            ask(port)
+            asked.append(True)
+        finally:
+            StopServer()
+
+    return threading.Thread(target=work)
+
+
 def gone(port):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+
+def said_ports():
+    """kind -> port of the servers that say from now on that they are ready."""
+    ports = {}
+
+    class Ear(logging.Handler):
+        def emit(self, record):
+            if found := re.fullmatch(r"(\w+) server on .*:(\d+) is ready", record.getMessage()):
+                ports[found[1]] = int(found[2])
+
+    logging.getLogger().addHandler(Ear())
+    logging.getLogger().setLevel(logging.INFO)
+    return ports
 
 
 def in_thread(function, **options):
@@ -70,11 +109,17 @@ def scenario_a_thread_runs_the_reactor_and_any_thread_stops_it():
 def scenario_two_threads_start_servers_at_the_same_time():
     from mbcore.server import StartTcpServer, StartUdpServer, StopServer
 
-    ports = [free_port(), free_port(), free_port(socket.SOCK_DGRAM)]
+    said = said_ports()
+    ports = [free_port(), free_port(), 0]
     functions = [StartTcpServer, StartTcpServer, StartUdpServer]
     threads = [in_thread(function, address=("127.0.0.1", port)) for function, port in zip(functions, ports, strict=True)]
     ask(ports[0])
     ask(ports[1])
+    end = time.monotonic() + PATIENCE
+    while "UDP" not in said:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    ports[2] = said["UDP"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.2)
         client.connect(("127.0.0.1", ports[2]))
@@ -95,11 +140,12 @@ def scenario_two_threads_start_servers_at_the_same_time():
 
 
 def scenario_a_server_is_stopped_and_started_again_in_a_running_reactor():
-    from twisted.internet import reactor
+    from twisted.internet import reactor, threads
 
     from mbcore.server import StartTcpServer, StopServer
 
     port = free_port()
+    outcome = []
 
     def work():
         for _ in range(3):
@@ -110,12 +156,14 @@ def scenario_a_server_is_stopped_and_started_again_in_a_running_reactor():
                 assert idle.recv(100) == b""
             gone(port)
             assert "stopped" in repr(server)
-        reactor.callFromThread(reactor.stop)
 
-    worker = threading.Thread(target=work)
-    reactor.callWhenRunning(worker.start)
+    def finish(result):
+        outcome.append(result)
+        reactor.stop()
+
+    threads.deferToThread(work).addBoth(finish)
     reactor.run()
-    worker.join(PATIENCE)
+    assert outcome == [None]
 
 
 def scenario_deferred_servers_run_with_the_users_reactor():
@@ -147,14 +195,16 @@ def scenario_deferred_servers_run_with_the_users_reactor():
 def scenario_a_reactor_that_was_left_to_the_user_is_stopped_by_any_thread():
     from twisted.internet import reactor
 
-    from mbcore.server import StartTcpServer, StopServer
+    from mbcore.server import StartTcpServer
 
     server = StartTcpServer(address=("127.0.0.1", 0), defer_reactor_run=True)
-    stopper = threading.Thread(target=lambda: (ask(server.port), StopServer()))
+    asked = []
+    stopper = stopper_after_an_answer(server.port, asked)
     reactor.callWhenRunning(stopper.start)
     reactor.run()
     stopper.join(PATIENCE)
     assert not stopper.is_alive()
+    assert asked
     gone(server.port)
 
 
@@ -164,10 +214,12 @@ def scenario_a_reactor_that_has_stopped_is_one_sentence():
     from mbcore.server import StartTcpServer, StopServer
 
     port = free_port()
-    stopper = threading.Thread(target=lambda: (ask(port), StopServer()))
+    asked = []
+    stopper = stopper_after_an_answer(port, asked)
     stopper.start()
     StartTcpServer(address=("127.0.0.1", port))
     stopper.join(PATIENCE)
+    assert asked
     with pytest.raises(ReactorNotRestartable, match="runs once in a process"):
         StartTcpServer(address=("127.0.0.1", port))
     gone(port)
@@ -225,15 +277,19 @@ SCENARIOS = {name.removeprefix("scenario_"): function for name, function in list
 
 
 def program(*arguments, **options):
-    # The process runs the mbcore that the test runs, installed or not.
-    environment = {**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])}
+    # The process runs the mbcore that the test runs, installed or not, and finds what this file imports.
+    folders = [Path(mbcore.__file__).parents[1], Path(__file__).parent]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     return subprocess.Popen([sys.executable, "-P", *arguments], env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_in_a_process_of_its_own(scenario, tmp_path):
     with program(__file__, scenario, cwd=tmp_path) as process:
-        errors = process.communicate(timeout=PATIENCE * 2)[1]
+        try:
+            errors = process.communicate(timeout=PATIENCE * 2)[1]
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
 

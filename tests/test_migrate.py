@@ -1,6 +1,5 @@
 """mbcore migrate: what a script becomes, what is named instead, and what the command prints, writes and exits with."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,14 +7,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
+from live import programs
 
-import mbcore
 from mbcore import ModbusSocketFramer, carried, cli
 from mbcore.codec import encode_request
 from mbcore.framer import build_request
 from mbcore.session import Session
 
-pytest.importorskip("libcst")
+# An emulated system has none.
+if not find_spec("libcst"):
+    programs.lacking("libcst", "pip install libcst")
 
 from mbcore.migrate import migrate
 
@@ -279,7 +281,6 @@ def test_no_name_is_both_carried_over_and_advised_against():
     assert not carried.MODULES & carried.ADVICE.keys()
 
 
-@pytest.mark.skipif(not find_spec("mbcore.pymodbus"), reason="mbcore.pymodbus is not in this build")
 @pytest.mark.parametrize("module", sorted(carried.MODULES))
 def test_what_is_said_to_be_carried_over_is_there(module):
     assert find_spec(f"mbcore.pymodbus.{module}")
@@ -311,10 +312,8 @@ def test_patch_takes_the_difference(end, script, capsys):
     script.write_bytes(f"x = 1\nfrom pymodbus.device import y{end}".encode())
     cli.main(["migrate", "gateway.py"])
     difference = capsys.readouterr().out
-    try:
-        subprocess.run(["patch", "--binary", "-p0"], input=difference.encode(), check=True, stdout=subprocess.DEVNULL)
-    except FileNotFoundError:
-        pytest.skip("there is no patch")
+    patch = programs.need("patch", "patch")
+    subprocess.run([patch, "--binary", "-p0"], input=difference.encode(), check=True, stdout=subprocess.DEVNULL)
     assert script.read_bytes() == f"x = 1\nfrom mbcore.pymodbus.device import y{end}".encode()
 
 
@@ -381,8 +380,7 @@ def test_no_file_is_a_mistake(capsys):
 
 def test_without_libcst_one_sentence_says_what_to_install(script):
     program = "import sys; sys.modules['libcst'] = None; from mbcore import cli; sys.exit(cli.main(['migrate', 'gateway.py']))"
-    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "mbcore: migrate needs libcst, which is not installed; run: pip install 'mbcore[migrate]'\n"
     assert done.stdout == ""

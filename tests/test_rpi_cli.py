@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import recorded
+from adu import ENVIRONMENT
 
-import mbcore
 from mbcore import cli
 from mbcore.rpi import doctor, hats, ports, service
 from mbcore.rpi.doctor import Trial
@@ -83,12 +82,11 @@ def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
 
 @pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --port /dev/null"])
 def test_who_has_seen_enough_hears_of_no_error(line):
-    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
     reader, writer = os.pipe()
     os.close(reader)
     try:
         command = [sys.executable, "-P", "-m", "mbcore", *line.split()]
-        ended = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(command, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(writer)
     assert (ended.returncode, ended.stderr) == (1 if line.startswith("doctor") else 0, "")
@@ -201,9 +199,8 @@ def loaded_by(line, package):
     """The modules of a package that a command has imported at its end."""
     loaded = "[name for name in sys.modules if sys.argv[1] in name]"
     program = f"import json, sys; from mbcore import cli; cli.main(sys.argv[2:]); print(); print(json.dumps({loaded}))"
-    environment = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
     command = [sys.executable, "-P", "-c", program, package, *line.split()]
-    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 # ---- service ----

@@ -9,7 +9,7 @@ import tty
 
 import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_rtu
-from doubles import Reactor
+from doubles import Deaf, Forked, Reactor
 from serial import Serial
 from test_answers_later import Asked
 from twisted.internet.error import ConnectionLost
@@ -469,16 +469,6 @@ def test_a_line_that_is_lost_for_good_is_not_alive(serve):
     handle.stop()
 
 
-class Deaf:
-    """A loop that hears nothing, until it is told to."""
-
-    over = False
-    hears = True
-
-    def knock(self):
-        return self.hears
-
-
 def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
     served = serve()
     turning = served.factory.turning
@@ -508,9 +498,6 @@ def test_a_loop_that_turns_is_told_from_one_that_hangs(serve):
 
 
 def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, monkeypatch):
-    class Forked:
-        elsewhere = True
-
     served = serve()
     served.open()
     served.say(ASKED)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_rtu, wrap_socket
-from doubles import Reactor
+from doubles import Deaf, Forked, Reactor
 from test_answers_later import Asked
 from test_custom_functions import SumRequest
 from test_engine_serial import Told, raising, until
@@ -23,7 +23,6 @@ from test_engine_udp import Client as UdpClient
 from twisted.internet.error import ConnectionLost
 from twisted.internet.tcp import Port
 from twisted.internet.udp import Port as DatagramPort
-from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from mbcore import ModbusRtuFramer
@@ -36,7 +35,6 @@ from mbcore.server import (
     StartTcpServer,
     StartUdpServer,
     factory,
-    running,
     thread,
 )
 from mbcore.session import Session
@@ -76,10 +74,7 @@ class ListeningReactor(Reactor):
 
 
 @pytest.fixture
-def reactor(monkeypatch):
-    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
-    monkeypatch.setattr(running, "_servers", set())
-    monkeypatch.setattr(running, "_reactors_left", set())
+def reactor(own_servers):
     made = ListeningReactor()
     made.running = True
     return made
@@ -107,8 +102,13 @@ class Served:
         self.hear(client, answer)
 
     def hear(self, client, answer):
-        expected, heard = wrap_socket(answer), b""
-        while len(heard) < len(expected):
+        expected = wrap_socket(answer)
+        assert self.take(client, len(expected)) == expected
+
+    def take(self, client, length):
+        """So many bytes for the client; what wants the reactor meanwhile gets it."""
+        heard = b""
+        while len(heard) < length:
             ready, _, _ = select.select([client.socket, *self.reactor.readers], [], [], PATIENCE)
             assert ready
             for one in ready:
@@ -116,7 +116,7 @@ class Served:
                     heard += client.hear(1)
                 else:
                     one.doRead()
-        assert heard == expected
+        return heard
 
     def stop(self):
         stopped = self.handle.stop()
@@ -560,28 +560,15 @@ def test_what_sessions_are_made_of_holds_for_the_connections_to_come(serve):
     served.handle.factory.framer = "rtu"
     client = served.connect()
     client.say(wrap_rtu(READ))
-    assert hear_of(served, client, 7) == wrap_rtu(ANSWER)
+    assert served.take(client, 7) == wrap_rtu(ANSWER)
     served.handle.factory.framer = None
     served.handle.factory.ignore_missing_slaves = True
     client = served.connect()
     client.say(wrap_socket(READ, 9) + wrap_socket(READ, 1))
-    assert hear_of(served, client, 11) == wrap_socket(ANSWER)
+    assert served.take(client, 11) == wrap_socket(ANSWER)
     served.ask(before, READ, ANSWER)
     served.handle.factory.decoder.register(SumRequest)
     served.ask(served.connect(), pdu("37 0000 0003"), pdu("37 02 0012"))
-
-
-def hear_of(served, client, length):
-    heard = b""
-    while len(heard) < length:
-        ready, _, _ = select.select([client.socket, *served.reactor.readers], [], [], PATIENCE)
-        assert ready
-        for one in ready:
-            if one is client.socket:
-                heard += client.hear(1)
-            else:
-                one.doRead()
-    return heard
 
 
 @pytest.mark.parametrize(
@@ -816,10 +803,6 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(request, reactor, 
     assert caplog.text.count("another process serves a server that it shares with process") == 1
     assert not reader.loop.over
     assert served.handle.alive
-
-
-class Forked:
-    elsewhere = True
 
 
 # ---- what must not be lost ------------------------------------------------------------------------------------------------------------
@@ -1241,16 +1224,6 @@ def test_under_a_real_reactor(stop):
     assert sorted(ending) == ["b''", "cancelled"]
 
 
-
-
-class Deaf:
-    """A loop that hears nothing, until it is told to."""
-
-    over = False
-    hears = True
-
-    def knock(self):
-        return self.hears
 
 
 def test_a_loop_that_turns_is_told_from_one_that_hangs(serve, reactor):

@@ -6,18 +6,15 @@ import select
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from adu import ENVIRONMENT
 from doubles import Reactor
 
-import mbcore
 from mbcore.errors import ConfigurationError
 from mbcore.server.notify import notify_systemd
 
 PATIENCE = 30
-# The tree or the installed package, whichever this process tests.
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(mbcore.__file__).parents[1]))
 
 
 class Handle:

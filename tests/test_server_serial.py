@@ -9,7 +9,7 @@ import sys
 import termios
 
 import pytest
-from adu import block, image, one_unit, pdu, units, wrap_ascii, wrap_rtu, wrap_socket
+from adu import block, image, one_unit, pdu, refused, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
 from live.line import Adapter
 from serial import SerialException
@@ -17,26 +17,17 @@ from test_custom_functions import SumRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
-from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSequentialDataBlock
 from mbcore.errors import ConfigurationError, LineError
-from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, running, serial
+from mbcore.server import IgnoredKeywordWarning, StartSerialServer, rs485, serial
 from mbcore.server.loop import LoopCarrier
 from mbcore.server.serial import ModbusSerialFactory
 
 LINE = {"port": "/dev/ttyX"}
 READ = pdu("03 0000 0001")
 ANSWER = wrap_ascii(pdu("03 02 0102"))
-
-
-@pytest.fixture
-def reactor(monkeypatch):
-    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
-    monkeypatch.setattr(running, "_servers", set())
-    monkeypatch.setattr(running, "_reactors_left", set())
-    return Reactor()
 
 
 @pytest.fixture
@@ -408,7 +399,11 @@ def test_no_reply_goes_to_a_dead_port(reactor, adapter):
     adapter.plug()
     reactor.pump([0.1] * 30)
     assert server.line.state == "open"
-    assert select.select([adapter.master], [], [], 0)[0] == []
+    [port] = reactor.readers
+    deliver((adapter.master,), port, wrap_rtu(pdu("03 0005 0001")))
+    reactor.pump([0.1] * 30)
+    refusal = wrap_rtu(refused(3, 2))
+    assert collect((adapter.master,), len(refusal)) == refusal, "the first that is said"
     server.stop()
 
 

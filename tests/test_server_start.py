@@ -11,7 +11,6 @@ from adu import block, image, one_unit, pdu, unwrap_socket, wrap_socket
 from doubles import Port, Reactor, Wire, connect, in_thread
 from twisted.internet.error import ConnectionDone, ReactorNotRestartable, ReactorNotRunning
 from twisted.internet.testing import StringTransport
-from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from mbcore import ModbusDeviceIdentification, ModbusRtuFramer, ModbusServerContext
@@ -32,15 +31,6 @@ from mbcore.server import (
 )
 
 DONE = Failure(ConnectionDone())
-
-
-@pytest.fixture
-def reactor(monkeypatch):
-    """A reactor of which this thread is the one that runs it; the servers of one test are not those of the next."""
-    monkeypatch.setattr(threadable, "ioThread", threadable.getThreadID())
-    monkeypatch.setattr(running, "_servers", set())
-    monkeypatch.setattr(running, "_reactors_left", set())
-    return Reactor()
 
 
 def start(reactor, function=StartTcpServer, **options):

@@ -3,7 +3,9 @@
 import io
 import os
 import struct
-from itertools import pairwise
+import time
+from itertools import count, pairwise
+from types import SimpleNamespace
 
 import pytest
 from adu import pdu, wrap_ascii, wrap_binary, wrap_rtu
@@ -620,7 +622,10 @@ def test_count_ends_after_so_many_frames(sniff):
     assert not any("ENDED" in line for line in lines)
 
 
-def test_seconds_end_it(sniff):
+def test_seconds_end_it(sniff, monkeypatch):
+    # Each look at this clock is a millisecond of it, whatever this machine does meanwhile.
+    clock = count(1000.0, 0.001)
+    monkeypatch.setattr("mbcore.sniff.time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
     lines = sniff(wrap_rtu(ASK), seconds=0.05, monitor=Monitor(timeout=0.01))
     assert lines[5].split()[:5] == ["1", "1", "0", "0", "1"]
     assert not any("ENDED" in line for line in lines)

@@ -16,6 +16,7 @@ chosen = options.parse_args()
 class Server(ThreadingTCPServer):
     """What else stands between a thread per connection and the load."""
 
+    allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 1024
 

@@ -160,11 +160,13 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, DESCRIPTORS), hard))
 
 
-def free_port() -> int:
-    """A TCP port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A TCP port that is bound and not listening: nobody but a server that sets SO_REUSEADDR, as all of these do, gets it meanwhile."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 def dial(port: int) -> socket.socket:
@@ -185,8 +187,8 @@ def ask(client: socket.socket) -> bytes:
 @contextlib.contextmanager
 def running(name: str, command: Sequence[str], cache: Path, core: int, patience: float = 30) -> Iterator[Running]:
     """A server on a port of its own, pinned to a core; it has answered once (within `patience` seconds) and is gone afterwards."""
-    port, log = free_port(), cache / f"{name}.log"
-    with started(TITLES[name], [*command, "--port", str(port)], log, core) as (process, start):
+    log = cache / f"{name}.log"
+    with reserved_port() as port, started(TITLES[name], [*command, "--port", str(port)], log, core) as (process, start):
         while True:
             try:
                 with dial(port) as client:

@@ -36,13 +36,12 @@ Not seen: readv and writev, poll, select and epoll_wait, and what libc does insi
 system whose programs have 64-bit times nothing is, since they call other names.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import mbcore
+from adu import ENVIRONMENT
 
 from .programs import need
 
@@ -92,8 +91,7 @@ class Shim:
         self._record = Path(record)
         self._record.touch()
         self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(mbcore.__file__).parents[1]),
+            **ENVIRONMENT,
             "LD_PRELOAD": str(library),
             "MBCORE_SHIM_RECORD": str(record),
             "MBCORE_SHIM_SCRIPT": " ".join([script, *(f"{name}={value}" for name, value in words.items())]),
