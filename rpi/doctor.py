@@ -9,7 +9,7 @@ import os
 import re
 import termios
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,12 +67,17 @@ def try_port(device: str, line: Mapping[str, Any]) -> Trial:
         else:
             if not line:
                 return Trial(mode=rs485.read_mode(before))
-            at_end.callback(termios.tcsetattr, before, termios.TCSANOW, settings)
+            at_end.callback(_put_back, before, settings)
         try:
             with open_port(device, timeout=0, inter_byte_timeout=0, **line) as port:
                 return Trial(mode=rs485.read_mode(port.fileno()))
         except (LineError, ConfigurationError, OSError) as error:
             return Trial(str(error))
+
+
+def _put_back(descriptor: int, settings: Any) -> None:
+    with suppress(termios.error):  # of a device that has gone
+        termios.tcsetattr(descriptor, termios.TCSANOW, settings)
 
 
 @dataclass

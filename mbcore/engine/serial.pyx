@@ -267,7 +267,7 @@ cdef class SerialLoop(Loop):
     cdef void send(self) noexcept nogil:
         """Send the reply if it is due, with the transceiver turned round for it."""
         cdef size_t length = self.session.reply_ready(monotonic())
-        cdef double begun
+        cdef double begun, end
         cdef int outcome
         if not length:
             return
@@ -281,15 +281,19 @@ cdef class SerialLoop(Loop):
         begun = monotonic()
         # What is heard until the line is free again is the own echo.
         self.session.reply_sent(begun + self.delay_after)
-        self.write_out(length, begun + <double> length * self.character_time + STUCK)
+        end = self.write_out(length, begun + <double> length * self.character_time + STUCK)
         if self.direction != DIRECTION_NONE:
-            self.wait_until_sent(begun + <double> length * self.character_time)
+            self.wait_until_sent(end)
             outcome = direction_off(self.direction, self.fd, self.gpio_fd)
             if outcome and not self.error:
                 self.error = outcome
 
-    cdef void write_out(self, size_t length, double limit) noexcept nogil:
-        """Hand the reply to the driver; what that does not take until `limit` is dropped, since the master has given up."""
+    cdef double write_out(self, size_t length, double limit) noexcept nogil:
+        """Hand the reply to the driver; what that does not take until `limit` is dropped, since the master has given up.
+
+        Returns when the last character is out at the earliest.
+        """
+        cdef double end = 0
         cdef size_t sent = 0
         cdef ssize_t count
         cdef pollfd polled
@@ -298,10 +302,12 @@ cdef class SerialLoop(Loop):
             count = write(self.fd, self.session.out + sent, length - sent)
             if count > 0:
                 sent += count
+                # Not from before the call: the thread may have stood still on the way to it.
+                end = max(end, monotonic()) + <double> count * self.character_time
                 continue
             if count < 0 and errno != EAGAIN and errno != EINTR:
                 self.error = errno
-                return
+                break
             timeout = time_of(limit - monotonic())
             polled.fd, polled.events, polled.revents = self.fd, POLLOUT, 0
             ppoll(&polled, 1, &timeout, NULL)
@@ -309,7 +315,8 @@ cdef class SerialLoop(Loop):
                 # Flow control, or a device that has gone: the next read says which. A part of a reply must not go out later.
                 tcflush(self.fd, TCOFLUSH)
                 self.session.counters.suppressed_replies += 1
-                return
+                break
+        return end
 
     cdef void wait_until_sent(self, double end) noexcept nogil:
         """Sleep to the computed end of the last character, then ask the driver, never tcdrain, which waits in jiffies."""
