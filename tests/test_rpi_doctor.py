@@ -384,6 +384,13 @@ def test_what_may_be_a_phantom_is_not_opened(tmp_path):
     assert found(report, "settings")[0].text == "the port is not tried: it may be a phantom"
 
 
+def test_beside_what_may_be_a_phantom_another_port_is_opened(tmp_path):
+    lines = ["/boot/firmware/config.txt <<", "dtoverlay=disable-bt", "dtoverlay=sc16is752-i2c", "dtoverlay=sc16is752-spi1", "."]
+    report = ask(four_b(tmp_path, *lines), "--port /dev/ttyAMA0")
+    assert found(report, "settings")[0].text == "it opens with 19200 8E1"
+    assert any("phantom" in finding.text for finding in found(report, "config"))
+
+
 @pytest.mark.parametrize(
     ("config", "mend"),
     [
