@@ -65,10 +65,11 @@ def try_port(device: str, line: Mapping[str, Any]) -> Trial:
             if not line:
                 return Trial(f"{device} does not open: {error}; `mbcore ports` lists what is there")
         else:
+            if line:
+                at_end.callback(_put_back, before, settings)
+        try:
             if not line:
                 return Trial(mode=rs485.read_mode(before))
-            at_end.callback(_put_back, before, settings)
-        try:
             with open_port(device, timeout=0, inter_byte_timeout=0, **line) as port:
                 return Trial(mode=rs485.read_mode(port.fileno()))
         except (LineError, ConfigurationError, OSError) as error:

@@ -90,8 +90,14 @@ case " $MACHINES " in
 esac
 mkdir -p "$home" || fail "$home cannot be written: run it with sudo"
 
-rm -rf "${home:?}/$other"
-trap 'rm -rf "${home:?}/$other"' EXIT
+# Renamed first: what a power cut leaves of it is not taken for somebody else's.
+empty_slot() {
+    rm -rf "${home:?}/.$other.going"
+    [ ! -e "$home/$other" ] || mv -T "$home/$other" "$home/.$other.going"
+    rm -rf "${home:?}/.$other.going"
+}
+empty_slot
+trap empty_slot EXIT
 trap 'exit 1' HUP INT TERM
 mkdir "$home/$other"
 touch "$home/$other/slot"

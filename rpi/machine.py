@@ -320,7 +320,11 @@ class Machine:
     @cached_property
     def sees_all_holders(self) -> bool:
         """Whether the user may see what every process has open; only root may."""
-        return all(os.access(self.path(f"{folder}/fd"), os.R_OK) for folder in self.glob("/proc/[0-9]*") if self.exists(f"{folder}/fd"))
+        folders = self.glob("/proc/[0-9]*")
+        # Where other users' processes are hidden, the first one is.
+        hidden = self.uid != 0 and self.root == Path("/") and "/proc/1" not in folders
+        # In this order: a process may end in between.
+        return not hidden and all(os.access(self.path(f"{folder}/fd"), os.R_OK) or not self.exists(f"{folder}/fd") for folder in folders)
 
     def _terminal(self, process: str) -> str:
         """The number of a process' terminal, which anyone may see: "204:64"."""

@@ -126,7 +126,8 @@ def check_file(machine: Machine, option: str, file: str) -> None:
         raise ConfigurationError(f"{option} {file}: there is no such file")
     owner = machine.owner(machine.path(file))
     readable = 0o044 if machine.group_name(owner.gid) in _GROUPS else 0o004
-    closed = _closed_to_others(os.path.dirname(file)) or ("" if owner.mode & readable else file)
+    folders = (os.path.dirname(file), os.path.dirname(os.path.realpath(file)))
+    closed = next(filter(None, map(_closed_to_others, folders)), "") or ("" if owner.mode & readable else file)
     if closed:
         raise ConfigurationError(
             f"{option} {file} can't be read by a service, to which {closed} is closed: put it into {FOLDER},"
@@ -152,7 +153,7 @@ def plan_install(
         named = next((word for word in words if word.startswith("/dev/")), "")
         device = named or found
         port = describe(machine, machine.device(device)) if device else None
-        if port and port.usb and not named:
+        if port and port.usb and device not in words:
             words = [*words, device]
         if port and port.usb:
             # By its USB device a rule would give all ports of an adapter the one name.

@@ -167,6 +167,7 @@ class LoopCarrier:
         # Observers hear of the last writes too; an answer that a user's code still owes is given up.
         loop.attend()
         self._coalesced = factory.coalesced = self._coalesced + loop.coalesced
+        loop.close()
         factory.session.wake = None
         factory.session.reset()
         if self._timer is not None:

@@ -209,7 +209,7 @@ class TcpServer(LoopServer):
         if evicted := self._grown("evicted"):
             self._factory.note_eviction(evicted)
         if broken := self._grown("broken"):
-            self._factory.note_broken(self.loop.broken_peer, broken)
+            self._factory.note_broken(self.loop.broken_peer or "a client", broken)
         if refused := self._grown("refused"):
             self._factory.note_refusal(self.loop.refusal, refused)
         if not self.loop.count:

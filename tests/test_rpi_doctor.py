@@ -348,6 +348,21 @@ def test_opening_reads_back_what_the_driver_has_and_leaves_the_port_as_it_was(mo
     assert "no-such-port" in try_port("/dev/no-such-port", line).refusal
 
 
+@pytest.mark.parametrize("line", [FORMAT, {}])
+def test_a_port_that_goes_while_it_is_tried_is_told(monkeypatch, line):
+    master, slave = pty.openpty()
+
+    def gone(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(rs485, "read_mode", gone)
+    try:
+        assert "Input/output error" in try_port(os.ttyname(slave), line).refusal
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 def test_a_port_that_anothers_program_may_have_keeps_its_settings(tmp_path, monkeypatch):
     machine = four_b(tmp_path)
     monkeypatch.setattr(Machine, "sees_all_holders", False)

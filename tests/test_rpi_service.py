@@ -150,6 +150,12 @@ def test_an_adapter_gets_a_rule_and_a_name_that_stays(tmp_path, device, served):
     assert commands(steps)[1:3] == [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]
 
 
+def test_a_device_that_is_named_is_not_named_again(tmp_path):
+    machine = recorded.board("usb-ftdi", tmp_path, "/srv/bus -> /dev/ttyUSB0")
+    steps = plan_install(machine, "plant", ["rtu", "/srv/bus"], PROGRAM, PACKAGE, "/srv/bus")
+    assert 'MBCORE_ARGS="rtu /srv/bus"\n' in files(steps)["/etc/mbcore/plant.env"]
+
+
 def test_an_adapter_without_a_serial_number_is_known_by_its_socket(tmp_path):
     machine = recorded.board("usb-ch340", tmp_path)
     rule = udev_rule("a", service.describe(machine, "/dev/ttyUSB1"))

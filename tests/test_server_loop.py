@@ -88,6 +88,7 @@ class Served:
         assert not self.port.is_open
         assert not [thread for thread in threading.enumerate() if thread.name == f"mbcore {self.name}"]
         assert self.carrier.fileno() == -1
+        assert self.carrier._thread._loop.fileno() == -1, "the loop's descriptors are given back"
         assert not self.factory.session.waiting
         assert self.connected[-1] is False
 

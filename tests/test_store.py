@@ -434,6 +434,13 @@ def test_a_dict_that_grows_or_shrinks_undoes_no_masters_write(change, after):
     assert dict(block.values) == {0: meddler.written, **after}
 
 
+def test_a_value_is_put_before_a_number_and_nothing_else():
+    block = ModbusSequentialDataBlock(0, [1, 2, 3])
+    with pytest.raises(TypeError):
+        block.values.insert(None, 9)
+    assert block.getValues(0, 3) == [1, 2, 3]
+
+
 def test_a_list_that_another_has_shortened_meanwhile_ends_where_it_ends():
     block = ModbusSequentialDataBlock(0, [0, 1, 2, 3])
 

@@ -63,7 +63,8 @@ class SequenceView(MutableSequence[int]):
 
     def insert(self, index: int, value: int) -> None:
         """Put ``value`` before ``index``; the block grows by one."""
-        self._block._replace(slice(index, index), [value])
+        place = operator.index(index)
+        self._block._replace(slice(place, place), [value])
 
     def __iter__(self) -> Iterator[int]:
         values: list[int] = self._block._read(0, len(self))

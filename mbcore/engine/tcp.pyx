@@ -361,9 +361,14 @@ cdef class TcpLoop(NetworkLoop):
     cdef void wind_up(self, epoll_event* events) noexcept nogil:
         """Send what is ready, for as long as an end may take, and close all connections."""
         cdef double now = monotonic(), limit = now + STOP_WAIT
+        cdef uint32_t index
         self.ending = True
         self.rest_accepting(limit)
         self.take_back(now)
+        # What the last wait has told of room may not have been looked at.
+        for index in range(self.used):
+            if self.table[index].state == OPEN and self.table[index].blocked:
+                self.flush(index, now)
         while now < limit and self.any_blocked():
             self.attend_to(events, epoll_wait(self.epoll, events, EVENTS, <int> (1000 * (limit - now)) + 1), now)
             now = monotonic()

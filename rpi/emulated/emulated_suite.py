@@ -84,6 +84,8 @@ def be_patient():
             module.RUN_SECONDS *= SLOWER
         elif name.startswith(("live.", *LIVE_TESTS)) and hasattr(module, "PATIENCE"):
             module.PATIENCE *= SLOWER
+            if hasattr(module, "END_SECONDS"):
+                module.END_SECONDS *= SLOWER
 
 
 def pytest_terminal_summary(terminalreporter, config):
