@@ -302,10 +302,10 @@ class _Examination:
         first = [line.partition(" or ")[0] for line in lines]
         overlays = [line.removeprefix("dtoverlay=").partition(",")[0] for line in first]
         there = [has.value for has in self.machine.config if has.name == "dtoverlay"]
-        other = [line for line, name in zip(first, overlays, strict=True) if there.count(name) == 1 and overlays.count(name) == 1]
+        other = {line: name for line, name in zip(first, overlays, strict=True) if there.count(name) == overlays.count(name) == 1}
         if not other:
             return self.append(lines)
-        scripts = "; ".join(rf"s/^\s*dtoverlay\s*=\s*{line.removeprefix('dtoverlay=').partition(',')[0]}\b.*/{line}/" for line in other)
+        scripts = "; ".join(rf"s/^\s*dtoverlay\s*=\s*{name}\b.*/{line}/" for line, name in other.items())
         command = f"sudo sed -i '{scripts}' {self.machine.config_file} && "
         rest = [line for line in first if line not in other]
         return command + (self.append(rest) if rest else "sudo reboot")

@@ -111,7 +111,7 @@ class Hat:
 
     @property
     def words(self) -> str:
-        """What `mbcore serve rtu` and `mbcore sniff rtu` want beside its name."""
+        """What `mbcore serve rtu` and `mbcore sniff` want to be told of it."""
         words = [f"--hat {self.name}"]
         if self.direction == "gpio" and self.direction_line is None:
             words.append("--direction-line N")

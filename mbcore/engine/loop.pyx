@@ -22,7 +22,7 @@ from mbcore.engine.shared cimport look, show
 from mbcore.session cimport FED, PYTHON, WAIT, Session
 
 cdef enum:
-    # Sessions made ahead, each for one peer to come: before the loop begins, and from its first peer on.
+    # Sessions made ahead, each for one peer to come: before the loop begins, and from its first turn on.
     FIRST = 16
     SPARE = 128
     # Writes that observers hear of as they were, at most; a power of two.
