@@ -9,6 +9,7 @@ from setuptools import Extension, setup
 MODULES = [
     "mbcore.checksum",
     "mbcore.datastore.context",
+    "mbcore.datastore.observers",
     "mbcore.framer.ascii",
     "mbcore.framer.base",
     "mbcore.framer.binary",
@@ -45,7 +46,7 @@ if sanitizers := os.environ.get("MBCORE_SANITIZE"):
     COMPILE = [*LINK, "-O1", "-g", "-fno-omit-frame-pointer", "-Wno-unused-const-variable"]
 
 if sys.platform.startswith("linux"):
-    MODULES += ["mbcore.engine.loop", "mbcore.engine.notes", "mbcore.engine.serial", "mbcore.engine.tcp", "mbcore.engine.udp"]
+    MODULES += ["mbcore.engine.loop", "mbcore.engine.serial", "mbcore.engine.tcp", "mbcore.engine.udp"]
 
 extensions = [
     Extension(

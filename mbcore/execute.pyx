@@ -19,10 +19,12 @@ from mbcore.control cimport (
     BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events,
     identity_t, restart_communications,
 )
-from mbcore.datastore.context cimport (
-    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, ModbusServerContext, numbered, unit_of, unit_t, units_t,
+from mbcore.datastore.context cimport numbered, unit_of, unit_t
+from mbcore.datastore.observers cimport Observers, span_t
+from mbcore.datastore.store cimport (
+    COILS, DISCRETE_INPUTS, FILE_RECORDS, HOLDING_REGISTERS, INPUT_REGISTERS, image_t, load_bits, load_registers, locate, store_bits,
+    store_registers,
 )
-from mbcore.datastore.store cimport image_t, load_bits, load_registers, locate, store_bits, store_registers
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport (
     get_bytes, get_u8, get_u16, left, load_u16, put_bytes, put_u8, read_from, reader_t, store_u16, write_to, writer_t, written,
@@ -35,9 +37,6 @@ cdef enum:
     WIRE_ADDRESSES = 65536
     # Of a group of 21: reference type, file, record, length (AP 6.15).
     GROUP_HEAD = 7
-
-# What observers know a table by.
-NAMES = {COILS: "coils", HOLDING_REGISTERS: "holding_registers", FILE_RECORDS: "file_records"}
 
 
 cdef bint writes(uint8_t function_code) noexcept nogil:
@@ -440,34 +439,6 @@ cdef int execute_in_python(Dialogue dialogue, const request_t* request, response
         return SERVER_DEVICE_FAILURE
 
 
-cdef uint16_t register_at(const units_t* units, int unit_id, uint16_t address) noexcept nogil:
-    """The holding register at `address` of a unit whose table is in C; 0 where there is none any more."""
-    cdef const unit_t* unit
-    cdef int64_t index
-    cdef uint16_t value = 0
-    lock_image()
-    unit = units.by_id[unit_id]
-    if unit != NULL and unit.tables[HOLDING_REGISTERS] != NULL:
-        index = locate(unit.tables[HOLDING_REGISTERS], address + unit.offset, 1)
-        if index >= 0:
-            value = unit.tables[HOLDING_REGISTERS].words[index]
-    unlock_image()
-    return value
-
-
-cdef uint16_t value_of(object context, int address, object report) except? 0xFFFF:
-    """The holding register at `address`, 0 where the user's code fails."""
-    try:
-        return register_from(values_of(dialogue_with(context), MASK_WRITE_REGISTER, address, 1)[0])
-    except (Exception, SystemExit, Later) as error:
-        if isinstance(error, Later):
-            # Nobody waits for this answer.
-            error.deferred.addErrback(lambda failure: None)
-        if report is not None:
-            report(f"a data block failed at address {address}", error)
-        return 0
-
-
 cdef bint next_span(const request_t* request, const response_t* response, int* at, span_t* span) noexcept nogil:
     """The values that a write has left in one place after the other; False behind the last. `at` is 0 at first."""
     cdef uint8_t function_code = request.function_code
@@ -499,61 +470,12 @@ cdef bint next_span(const request_t* request, const response_t* response, int* a
     return True
 
 
-cdef uint16_t value_in(const span_t* span, int index) noexcept nogil:
-    if span.data == NULL:
-        return span.value
-    if span.table == COILS:
-        return span.data[index >> 3] >> (index & 7) & 1
-    return load_u16(span.data + 2 * index)
-
-
-cdef int notify(ModbusServerContext store, int unit_id, const request_t* request, const response_t* response, object report) except -1:
-    """Have the observers told of a write that has succeeded."""
+cdef void enter_write(Observers observers, int unit_id, const request_t* request, const response_t* response) noexcept nogil:
+    """Have the observers told of a write that has succeeded in a unit."""
     cdef span_t span
-    cdef int at = 0, index
+    cdef int at = 0
     while next_span(request, response, &at, &span):
-        values = [value_in(&span, index) for index in range(span.count)]
-        owe_observers(store, unit_id, span.table, span.number, span.address, values, report)
-    return 0
-
-
-cdef int owe_observers(ModbusServerContext store, int unit_id, int table, int number, int address, list values, object report) except -1:
-    """Have `tell_owed` tell of values that were written one behind the other; `number` is the file's."""
-    cdef object place = address
-    if table == FILE_RECORDS:
-        place = (number, address)
-    if table == COILS:
-        values = [value != 0 for value in values]
-    store.untold.append((unit_id, NAMES[table], place, values, report))
-    return 0
-
-
-cdef int tell_owed(ModbusServerContext store, object wanted) except -1:
-    """Tell each observer of all writes in their order: where one causes a further one, all hear of that behind the one at hand.
-
-    Where observers are being told already, that goes on to these writes. Raises `wanted`, or what an observer wants the program to end
-    with, when all have heard of all: nothing is left to another session.
-    """
-    if not store.telling:
-        store.telling = True
-        while store.untold:
-            events, store.untold = store.untold, []
-            for unit_id, table, place, values, report in events:
-                for observer in store.observers:
-                    try:
-                        try:
-                            observer(unit_id, table, place, list(values))
-                        except (Exception, SystemExit) as error:
-                            if report is not None:
-                                report(f"the observer {observer!r} failed", error)
-                    except BaseException as error:
-                        # Further ones want the same.
-                        if wanted is None:
-                            wanted = error
-        store.telling = False
-    if wanted is not None:
-        raise wanted
-    return 0
+        observers.enter(unit_id, &span)
 
 
 # ---- one request as bytes: what message objects call ----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ ctypedef struct exchange_t:
     bint broadcast
     # no answer, whatever the outcome
     bint silent
-    # of its end: someone wants to know of writes
+    # it has written, and someone wants to know
     bint observed
     # its function code is a user's own: Python has the whole message
     bint custom
@@ -82,8 +82,6 @@ cdef class Session:
     cdef size_t out_room
 
     cdef exchange_t exchange
-    # of a broadcast: a bit for each unit that has executed it
-    cdef uint8_t[32] executed
 
     # what decodes custom function codes, and their lengths; NULL: there are none
     cdef object decoder
@@ -129,10 +127,11 @@ cdef class Session:
     cdef uint8_t* data_place(self) noexcept nogil
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil
     cdef int execute_everywhere(self) noexcept nogil
+    cdef void note_write(self, int unit_id) noexcept nogil
     cdef void settle(self) noexcept nogil
     cdef int conclude(self) noexcept nogil
     cdef bint reserve(self) noexcept nogil
-    cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1
+    cdef int tell_observers(self) except -1
     cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
     cdef list addressees(self)

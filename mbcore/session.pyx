@@ -20,7 +20,7 @@ from mbcore.control cimport (
 )
 from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
 from mbcore.execute cimport (
-    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, notify, tell_owed, value_of, writes,
+    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, enter_write, writes,
 )
 from mbcore.framer.base cimport CLOSE, DROP, FOUND, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
@@ -229,7 +229,7 @@ cdef class Session:
         if fed == PYTHON:
             fed = self.answer_in_python()
         if fed == OBSERVE:
-            self.tell_observers(&self.exchange, self.executed)
+            self.tell_observers()
         return WAIT if fed == WAIT else FED
 
     cdef void keep(self) noexcept nogil:
@@ -396,6 +396,7 @@ cdef class Session:
         exchange.broadcast = self.broadcast_enable and unit_id == 0
         exchange.silent = exchange.broadcast or control.listen_only
         exchange.ready = 0
+        exchange.observed = False
         memset(&exchange.response, 0, sizeof(response_t))
         if unit == NULL and not self.serial and (unit_id == 0 or unit_id == 255):
             # The device itself (TG 4.4.2), where it is clear which one that is.
@@ -441,7 +442,6 @@ cdef class Session:
         cdef exchange_t* exchange = &self.exchange
         cdef const units_t* units = &self.store.units
         cdef int unit_id
-        memset(self.executed, 0, sizeof(self.executed))
         exchange.refused = ILLEGAL_FUNCTION
         if writes(exchange.request.function_code):
             for unit_id in range(256):
@@ -460,17 +460,25 @@ cdef class Session:
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil:
         # A broadcast is refused only where every unit refuses it.
         if not outcome:
-            self.executed[unit_id >> 3] |= <uint8_t> (1 << (unit_id & 7))
             self.exchange.refused = 0
+            self.note_write(unit_id)
         elif self.exchange.refused:
             self.exchange.refused = outcome
 
+    cdef void note_write(self, int unit_id) noexcept nogil:
+        """Note for the observers what a unit has executed, if it has written."""
+        cdef exchange_t* exchange = &self.exchange
+        if self.store.units.observed and writes(exchange.request.function_code) and not exchange.custom:
+            enter_write(self.store.observers, unit_id, &exchange.request, &exchange.response)
+            exchange.observed = True
+
     cdef void settle(self) noexcept nogil:
-        """Count the outcome, with the image locked."""
+        """Count the outcome, and note a write for the observers, with the image locked."""
         cdef exchange_t* exchange = &self.exchange
         cdef control_t* control = &self.control.control
         exchange.silent = exchange.silent or control.listen_only
-        exchange.observed = self.store.units.observed
+        if not exchange.refused and not exchange.broadcast:
+            self.note_write(exchange.frame.unit_id)
         # What has just been cleared stays so; of a restart the log tells the rest too.
         if not exchange.refused and exchange.request.function_code == DIAGNOSTICS:
             if exchange.request.sub_function == RESTART_COMMUNICATIONS_OPTION:
@@ -499,9 +507,7 @@ cdef class Session:
             if self.traced:
                 length = self.trace_response(writer.start, length)
             self.out_length += self.framer.wrap(&exchange.frame, adu, length)
-        if exchange.observed and not exchange.refused and writes(exchange.request.function_code):
-            return OBSERVE
-        return FED
+        return OBSERVE if exchange.observed else FED
 
     cdef bint reserve(self) noexcept nogil:
         """Room for one more reply, whatever it is; without memory the master hears nothing and asks again."""
@@ -571,7 +577,9 @@ cdef class Session:
                 return WAIT
             del self.asked[0]
             if exchange.broadcast:
+                lock_image()
                 self.note_outcome(unit_id, outcome)
+                unlock_image()
             else:
                 exchange.refused = outcome
         return FED
@@ -595,26 +603,9 @@ cdef class Session:
             exchange.refused = answer[1] if len(answer) > 1 else SERVER_DEVICE_FAILURE
         return 0
 
-    cdef int tell_observers(self, exchange_t* exchange, const uint8_t* executed) except -1:
-        """Tell of a write; of a broadcast, for each unit whose bit is set in `executed`."""
-        cdef int unit_id = exchange.frame.unit_id
-        cdef object wanted = None
-        if not exchange.broadcast:
-            notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
-            return tell_owed(self.store, None)
-        for unit_id in range(256):
-            # Not of one that the application has taken out since.
-            if executed[unit_id >> 3] >> (unit_id & 7) & 1 and unit_id in self.store:
-                if exchange.request.function_code == MASK_WRITE_REGISTER:
-                    # Every unit has its own result.
-                    try:
-                        exchange.response.value = value_of(self.store[unit_id], exchange.request.address, self.report)
-                    except BaseException as error:
-                        # The other units are told of all the same.
-                        exchange.response.value = 0
-                        wanted = error if wanted is None else wanted
-                notify(self.store, unit_id, &exchange.request, &exchange.response, self.report)
-        return tell_owed(self.store, wanted)
+    cdef int tell_observers(self) except -1:
+        """Tell of all that masters have written by now, in this server and in others of the same context."""
+        return self.store.observers.tell(self.report)
 
     cdef void trace_request(self) noexcept with gil:
         """Let the user's hook see the request, and go on with what it returns."""

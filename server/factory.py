@@ -90,8 +90,6 @@ class ModbusServerBase:
     engine = False
     # What carries the bytes without Twisted, while it does.
     carrier: LoopServer | None = None
-    #: Values written by masters that observers were not told, since they were behind and the values were written again.
-    coalesced = 0
     # The clock of the sessions, seconds.
     seconds: Callable[[], float] = staticmethod(time.monotonic)
     # Whether the compiled loop turns, where there is one: its carrier knows.

@@ -42,8 +42,6 @@ class LoopCarrier:
         self._loop: SerialLoop | None = None
         self._closed: Deferred[None] | None = None
         self._timer: Any = None
-        # Of the loops before.
-        self._coalesced = 0
         # That the real-time schedule is refused was said.
         self._told = False
         factory.turning = self.turning
@@ -129,7 +127,6 @@ class LoopCarrier:
         if loop is None:
             return
         loop.attend()
-        self._factory.coalesced = self._coalesced + loop.coalesced
         if loop.schedule_errno and not self._told:
             self._told = True
             _log.warning(
@@ -166,7 +163,6 @@ class LoopCarrier:
         self._thread.join()
         # Observers hear of the last writes too; an answer that a user's code still owes is given up.
         loop.attend()
-        self._coalesced = factory.coalesced = self._coalesced + loop.coalesced
         loop.close()
         factory.session.wake = None
         factory.session.reset()

@@ -47,8 +47,8 @@ class LoopServer:
         # Sessions whose answer a user's code owes, each with the timer that gives it up.
         self._timers: dict[Session, Any] = {}
         self._rarely = Rarely()
-        # What was told of the loop's counters.
-        self._told: dict[str, int] = {}
+        # What was told of the loop's counters and its context's.
+        self._told: dict[str, int] = {"lost": factory.store.lost}
         self._news = 0
         # Twisted asks for it each time.
         self._prefix = f"{type(self).__name__} on {port.getHost()}"
@@ -107,15 +107,15 @@ class LoopServer:
     def _tell(self) -> None:
         """Log what the loop has counted, now and then."""
         self._news = self.loop.news
-        self._factory.coalesced = self.loop.coalesced
-        if (lost := self._grown("lost")) and (number := self._rarely.count("lost", lost)) is not None:
+        lost = self._grown("lost", self._factory.store.lost)
+        if lost and (number := self._rarely.count("lost", lost)) is not None:
             _log.warning("values that masters have written are not told to observers: there is no memory (%d so far)", number)
 
-    def _grown(self, counter: str) -> int:
-        """By how much one of the loop's counters has grown since the last time."""
-        told, number = self._told.get(counter, 0), getattr(self.loop, counter)
+    def _grown(self, counter: str, number: int) -> int:
+        """By how much a counter has grown to `number` since the last time."""
+        told = self._told.get(counter, 0)
         self._told[counter] = number
-        return int(number - told)
+        return number - told
 
     def _end(self) -> None:
         self._factory.reactor.removeReader(self)
@@ -206,11 +206,11 @@ class TcpServer(LoopServer):
 
     def _tell(self) -> None:
         super()._tell()
-        if evicted := self._grown("evicted"):
+        if evicted := self._grown("evicted", self.loop.evicted):
             self._factory.note_eviction(evicted)
-        if broken := self._grown("broken"):
+        if broken := self._grown("broken", self.loop.broken):
             self._factory.note_broken(self.loop.broken_peer or "a client", broken)
-        if refused := self._grown("refused"):
+        if refused := self._grown("refused", self.loop.refused):
             self._factory.note_refusal(self.loop.refusal, refused)
         if not self.loop.count:
             self._factory.none_left()
@@ -231,7 +231,7 @@ class UdpServer(LoopServer):
 
     def _tell(self) -> None:
         super()._tell()
-        if dropped := self._grown("dropped"):
+        if dropped := self._grown("dropped", self.loop.dropped):
             self._factory.note_dropped(dropped)
-        if undelivered := self._grown("undelivered"):
+        if undelivered := self._grown("undelivered", self.loop.undelivered):
             self._factory.note_undelivered(self.loop.undelivered_peer, os.strerror(self.loop.refusal), undelivered)

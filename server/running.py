@@ -67,8 +67,11 @@ class RunningServer:
 
     @property
     def coalesced(self) -> int:
-        """Values written by masters that observers were not told, since they were behind and the values were written again."""
-        return self.factory.coalesced
+        """Values written by masters that observers were not told, since they were behind and the values were written again.
+
+        Of all servers of its context.
+        """
+        return self.factory.store.coalesced
 
     @property
     def control(self) -> ModbusControlBlock:

@@ -22,6 +22,12 @@ LIVE_SECONDS = 60
 LONG_SECONDS = 300
 
 
+def pytest_configure():
+    # A shell that begins this in the background has it ignored, and so would be by all that is begun here and ended by it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(params=[case(way) for way in EVERY])
 def connect(request):
     """connect(store, control=None, **options) -> Master

@@ -1055,7 +1055,7 @@ def test_observers_that_are_behind_hear_of_the_last_values_in_the_order_of_the_w
     table = "holding_registers"
     assert heard[:NOTES] == [(1, table, 1, [number]) for number in range(NOTES)]
     assert heard[NOTES:] == [(1, table, 2, [2]), (1, table, 4, [4]), (1, table, 1, [1199]), (1, table, 3, [0x33]), (1, "coils", 7, [True])]
-    assert (served.loop.coalesced, served.loop.lost) == (200, 0)
+    assert (served.context.coalesced, served.context.lost) == (200, 0)
     heard.clear()
     served.ask(client, write(5), write(5), attending=False)
     served.turn()
@@ -1078,7 +1078,7 @@ def test_observers_that_are_far_behind_hear_of_every_address_in_the_order_of_the
         written.append((start, values))
     served.turn()
     assert heard[NOTES:] == written
-    assert (served.loop.coalesced, served.loop.lost) == (0, 0)
+    assert (served.context.coalesced, served.context.lost) == (0, 0)
 
 
 def test_an_observer_that_stops_the_loop_hears_of_the_last_writes_once(serve):
@@ -1419,7 +1419,7 @@ def test_an_end_tells_observers_of_the_last_writes(serve):
     served.join()
     served.turn()
     assert [values for *_, values in heard] == [[number] for number in range(NOTES + 1)]
-    assert served.loop.coalesced == 0
+    assert served.context.coalesced == 0
 
 
 def test_an_end_cancels_what_a_users_code_owes(serve):

@@ -224,7 +224,7 @@ def test_observers_hear_of_writes_in_order(serve):
     assert heard == []
     served.turn()
     assert heard == [(1, "holding_registers", 1, [number]) for number in [*range(1024), 1099]]
-    assert served.loop.coalesced == 75
+    assert served.context.coalesced == 75
 
 
 @pytest.fixture

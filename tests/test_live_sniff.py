@@ -42,7 +42,9 @@ class Sniffing:
         while len(re.findall(pattern, self.said)) < count:
             readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
             said = os.read(self.process.stdout.fileno(), 65536) if readable else b""
-            assert said, f"it says no more than {self.said}{self.process.stderr.read().decode() if not readable else ''}"
+            if not said:
+                self.process.kill()
+                pytest.fail(f"it says no more than {self.said}{self.process.stderr.read().decode()}")
             self.said += said.decode()
 
     def send(self, sign):

@@ -623,7 +623,9 @@ def test_values_that_observers_were_not_told_are_counted(reactor):
 class Counting:
     """A loop's counters."""
 
-    evicted = refused = lost = coalesced = count = dropped = undelivered = broken = 0
+    evicted = refused = count = dropped = undelivered = broken = 0
+    # Its context's.
+    lost = 0
     news = property(lambda self: -1 - self.evicted - self.refused - self.lost - self.dropped - self.undelivered - self.broken)
     refusal = errno.EMFILE
     undelivered_peer = "192.0.2.7"
@@ -637,6 +639,7 @@ def test_what_a_loop_counts_is_logged_now_and_then(serve, reactor, caplog, monke
     [reader] = reactor.readers
     counting = Counting()
     monkeypatch.setattr(reader, "loop", counting)
+    monkeypatch.setitem(vars(served.handle.factory), "store", counting)
     for number in (1, 2, 7, 25, 25, 99, 150):
         counting.refused = counting.lost = counting.evicted = number
         reader.doRead()

@@ -1,12 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from mbcore.datastore.observers cimport Observers
 from mbcore.datastore.store cimport image_t
-
-cdef enum:
-    DISCRETE_INPUTS = 0
-    COILS = 1
-    INPUT_REGISTERS = 2
-    HOLDING_REGISTERS = 3
 
 # A file or a FIFO queue of a unit.
 ctypedef struct numbered_t:
@@ -58,10 +53,7 @@ cdef class ModbusServerContext:
     cdef units_t units
     cdef dict contexts
     cdef readonly bint single
-    cdef list observers
-    # writes that they have not been told of: none, unless they are being told
-    cdef list untold
-    cdef bint telling
+    cdef Observers observers
     cdef object context_of(self, int unit_id)
     cdef void note_observers(self) noexcept
     cdef object __weakref__

@@ -10,8 +10,12 @@ from libc.string cimport memset
 from cpython.bytes cimport PyBytes_AsString
 
 from mbcore.constants cimport *
-from mbcore.datastore.store cimport BaseModbusDataBlock, ModbusSequentialDataBlock, image_t, zero_block
+from mbcore.datastore.observers cimport Observers
+from mbcore.datastore.store cimport (
+    COILS, DISCRETE_INPUTS, HOLDING_REGISTERS, INPUT_REGISTERS, BaseModbusDataBlock, ModbusSequentialDataBlock, image_t, zero_block,
+)
 from mbcore.lock cimport lock_image, unlock_image
+from mbcore.shared cimport look
 
 from mbcore.datastore.views import BlockMapping, NumberedMapping
 from mbcore.errors import ConfigurationError, NoSuchSlaveException, ParameterException
@@ -273,8 +277,7 @@ cdef class ModbusServerContext:
     def __cinit__(self, *args, **kwargs):
         memset(&self.units, 0, sizeof(self.units))
         self.contexts = {}
-        self.observers = []
-        self.untold = []
+        self.observers = Observers()
 
     def __init__(self, slaves=None, single=True):
         self.single = single
@@ -349,7 +352,7 @@ cdef class ModbusServerContext:
         """
         if not callable(observer):
             raise ConfigurationError(f"the observer {observer!r} cannot be called; give a function (unit_id, table, address, values)")
-        self.observers = [*self.observers, observer]
+        self.observers.add(observer)
         self.note_observers()
 
     def remove_observer(self, observer):
@@ -357,16 +360,26 @@ cdef class ModbusServerContext:
 
         :raises ConfigurationError: it was not added
         """
-        if observer not in self.observers:
+        remaining = list(self.observers.called)
+        if observer not in remaining:
             raise ConfigurationError(f"the observer {observer!r} was not added to this server context")
-        remaining = list(self.observers)
         remaining.remove(observer)
-        self.observers = remaining
+        self.observers.called = remaining
         self.note_observers()
+
+    @property
+    def coalesced(self):
+        """Values by masters that observers were not told, because they were behind and the values were written again."""
+        return look(&self.observers.coalesced)
+
+    @property
+    def lost(self):
+        """Values by masters that observers were not told, because they were behind and there was no memory."""
+        return look(&self.observers.lost)
 
     cdef void note_observers(self) noexcept:
         lock_image()
-        self.units.observed = bool(self.observers)
+        self.units.observed = bool(self.observers.called)
         unlock_image()
 
     cdef object context_of(self, int unit_id):

@@ -1,5 +1,13 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
+# What a unit has, as masters and observers tell one from another.
+cdef enum:
+    DISCRETE_INPUTS = 0
+    COILS = 1
+    INPUT_REGISTERS = 2
+    HOLDING_REGISTERS = 3
+    FILE_RECORDS = 4
+
 # The values of one table. Read and written only with the image locked (mbcore.lock). All but the words themselves is changed only by who
 # has the GIL as well, so who has that may read it without the lock, and finds it unchanged until Python code runs.
 ctypedef struct image_t:

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 
 from posix.unistd cimport read, write
 
-from mbcore.engine.shared cimport look, swap
+from mbcore.shared cimport look, swap
 
 ctypedef struct bell_t:
     # -1: there is none

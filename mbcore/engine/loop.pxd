@@ -1,7 +1,6 @@
 from libc.stdint cimport uint32_t
 
 from mbcore.engine.bell cimport bell_t
-from mbcore.engine.notes cimport Notes
 from mbcore.session cimport Session
 
 cdef enum:
@@ -34,7 +33,9 @@ cdef class Loop:
     cdef bint left
     # Of both threads: how often something was counted, or all connections have gone.
     cdef unsigned int counted
-    cdef Notes notes
+    # who tells the observers of what its sessions write, and how many values of that were lost
+    cdef Session first
+    cdef unsigned int lost
 
     cdef void close_descriptors(self) noexcept
     cdef int initialised(self) except -1
@@ -94,8 +95,6 @@ cdef class NetworkLoop(Loop):
     cdef bint owes_call
     # Of both threads: Python does one errand after the other, and what it has handed back wants to be taken without a call.
     cdef unsigned int several
-    # whose store observers are told of
-    cdef Session first
 
     cdef int set_up(self, new_session, admit) except -1
     cdef int tell_all(self) except -1

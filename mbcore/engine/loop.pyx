@@ -16,17 +16,14 @@ from posix.unistd cimport close
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.notes cimport Notes
 from mbcore.engine.schedule cimport take_short_slices
-from mbcore.engine.shared cimport look, show
 from mbcore.session cimport FED, PYTHON, WAIT, Session
+from mbcore.shared cimport look, show
 
 cdef enum:
     # Sessions made ahead, each for one peer to come: before the loop begins, and from its first turn on.
     FIRST = 16
     SPARE = 128
-    # Writes that observers hear of as they were, at most; a power of two.
-    NOTES = 1024
 
 # How long requests that have come together are answered before the reactor has its turn and the replies go out, seconds.
 cdef double TOGETHER = 0.001
@@ -44,7 +41,6 @@ cdef class Loop:
     def __cinit__(self, *args, **kwargs):
         self.to_loop.fd = self.to_python.fd = self.claims = -1
         self.maker = os.getpid()
-        self.notes = Notes()
         self.to_loop.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.to_python.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.claims = make_claim()
@@ -79,16 +75,6 @@ cdef class Loop:
     def news(self):
         """Another number than the last time where a count has changed that the log tells of, or all connections have gone."""
         return look(&self.counted)
-
-    @property
-    def coalesced(self):
-        """Values that observers were not told, because they were behind and the values were written again."""
-        return self.notes.coalesced
-
-    @property
-    def lost(self):
-        """Values that observers were not told, because they were behind and there was no memory."""
-        return self.notes.lost
 
     def claim(self):
         """Whether this process may run the loop: of those that share it since a fork it is the first one's that asks, until that ends.
@@ -165,10 +151,10 @@ cdef class Loop:
         pass
 
     cdef void note(self, Session session) noexcept nogil:
-        """Note a write for the observers."""
-        cdef unsigned int before = self.notes.coalesced + self.notes.lost
-        self.notes.write(session)
-        if self.notes.coalesced + self.notes.lost != before:
+        """The session has noted a write: have Python tell the observers."""
+        cdef unsigned int lost = look(&session.store.observers.lost)
+        if lost != self.lost:
+            self.lost = lost
             self.report()
         else:
             ring(&self.to_python)
@@ -191,10 +177,11 @@ cdef class Loop:
 
 
 def after_fork_in_child():
-    """In the child: the loops that run are the parent's."""
+    """In the child: the loops that run are the parent's, and so is what they have to tell."""
     cdef Loop loop
     for loop in running:
         loop.leave()
+        loop.first.store.observers.forget()
     running.clear()
 
 
@@ -251,7 +238,6 @@ cdef class NetworkLoop(Loop):
         self.asked = Errands(4 * self.places)
         self.done = Errands(self.places)
         self.made = Errands(SPARE)
-        self.notes.hold(NOTES)
         self.spare = <void**> calloc(self.places, sizeof(void*))
         if self.spare == NULL:
             raise MemoryError()
@@ -289,7 +275,7 @@ cdef class NetworkLoop(Loop):
                     break  # a user's code has stopped the loop, which has done the rest
                 # What comes before it in order is told, whatever that raises.
                 try:
-                    self.notes.tell(self.first)
+                    self.first.tell_observers()
                 finally:
                     self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
@@ -316,7 +302,7 @@ cdef class NetworkLoop(Loop):
         errand.session = <void*> session
         # It may write: what was written before is told first.
         try:
-            self.notes.tell(self.first)
+            self.first.tell_observers()
         finally:
             try:
                 waits = self.answer(errand)
@@ -342,7 +328,7 @@ cdef class NetworkLoop(Loop):
 
     cdef int tell_all(self) except -1:
         """Tell of what has happened, whoever hears of it."""
-        return self.notes.tell(self.first)
+        return self.first.tell_observers()
 
     cdef object host_of(self, uint32_t index):
         """The address of a peer; None where it has gone."""

@@ -19,9 +19,9 @@ from mbcore.engine.direction cimport (
 )
 from mbcore.engine.loop cimport Loop
 from mbcore.engine.schedule cimport take_priority
-from mbcore.engine.shared cimport look, show
 from mbcore.line cimport CHUNK, LineSession
 from mbcore.session cimport FED, OBSERVE, WAIT
+from mbcore.shared cimport look, show
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -44,8 +44,6 @@ cdef extern from "<time.h>" nogil:
     const int TIMER_ABSTIME
 
 cdef enum:
-    # Writes that observers hear of as they were, at most: a line has no more in seconds.
-    NOTES = 64
     # Bytes kept of what comes while the line waits for Python; as many again are kept by the kernel.
     BACKLOG = 4096
 
@@ -111,7 +109,7 @@ cdef class SerialLoop(Loop):
         double delay_before=0.0, double delay_after=0.0, int priority=0,
     ):
         session.initialised()
-        self.session = session
+        self.session = self.first = session
         self.fd = fd
         self.gpio_fd = gpio_fd
         self.direction = DIRECTION_NONE
@@ -123,7 +121,6 @@ cdef class SerialLoop(Loop):
         self.delay_before = delay_before
         self.delay_after = delay_after
         self.priority = priority
-        self.notes.hold(NOTES)
         self.tells_empty = True
         self.whole = True
 
@@ -151,7 +148,7 @@ cdef class SerialLoop(Loop):
             hush(&self.to_python)
         # Looked at first: what the loop noted before it stood still comes first.
         need = look(&self.need)
-        self.notes.tell(self.session)
+        self.session.tell_observers()
         if not need or look(&self.ended) or self.session.awaited is not None:
             return
         self.session.now = monotonic()

@@ -24,9 +24,9 @@ from mbcore.engine.address cimport copy_host, getpeername, host_text, sockaddr, 
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
-from mbcore.engine.shared cimport look, look_last, show, swap
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
+from mbcore.shared cimport look, look_last, show, swap
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:

@@ -13,8 +13,8 @@ from mbcore.engine.address cimport host_text, sockaddr, sockaddr_storage, sockle
 from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
-from mbcore.engine.shared cimport look
 from mbcore.session cimport FED, OBSERVE, Session
+from mbcore.shared cimport look
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:

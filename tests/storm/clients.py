@@ -240,19 +240,34 @@ def half_close(client):
         assert client.socket.recv(1) == b"", "more answers than requests"
 
 
-def count(client, place, numbers):
-    """Writes one number after the other into two registers of its own, which an observer hears of one by one."""
-    for _ in range(client.rng.randrange(1, 8)):
-        heads = []
-        data = b""
-        for _ in range(client.rng.randrange(1, 100)):
-            pdu = struct.pack(">BHHBI", 16, place, 2, 4, next(numbers))
-            piece, head = client.request(pdu)
-            data += piece
-            heads.append(head)
-        client.say(data)
-        for head in heads:
-            _equal(client.answer(head), struct.pack(">BHH", 16, place, 2))
+def count(client, place, numbers, port):
+    """Writes one number after the other into two registers of its own, which an observer hears of one by one.
+
+    :param port: of a UDP server with the same registers, which gets one of the numbers now and then
+    """
+    answer = struct.pack(">BHH", 16, place, 2)
+
+    def counted():
+        return struct.pack(">BHHBI", 16, place, 2, 4, next(numbers))
+
+    with socket.socket(type=socket.SOCK_DGRAM) as master:
+        master.connect((HOST, port))
+        master.settimeout(PATIENCE)
+        for _ in range(client.rng.randrange(1, 8)):
+            heads = []
+            data = b""
+            for _ in range(client.rng.randrange(1, 100)):
+                piece, head = client.request(counted())
+                data += piece
+                heads.append(head)
+            client.say(data)
+            for head in heads:
+                _equal(client.answer(head), answer)
+            for transaction in range(client.rng.randrange(4)):
+                # Not said again: the kernel may drop it, but a number that comes twice would be out of order.
+                master.send(wrap_socket(counted(), PLAIN, transaction))
+                with contextlib.suppress(TimeoutError):
+                    _equal(master.recv(1000), wrap_socket(answer, PLAIN, transaction))
 
 
 def remember(client, place):
@@ -352,7 +367,7 @@ def ask_over_rtu(client):
 def ask_by_datagrams(port, rng):
     """Datagrams of any kind; those that are in order are answered, sooner or later: the kernel may drop what comes too fast."""
     with socket.socket(type=socket.SOCK_DGRAM) as master:
-        master.connect(("127.0.0.1", port))
+        master.connect((HOST, port))
         master.settimeout(1)
         for transaction in range(rng.randrange(1, 60)):
             for _ in range(rng.randrange(4)):
@@ -551,7 +566,7 @@ class Storm:
                 else:
                     life = rng.choice(TCP)
                     with Client(self._ports["tcp"], rng, buffer=4096 if life is read_slowly else None) as client:
-                        more = {count: (2 * number, self._numbers[number]), remember: (number,)}.get(life, ())
+                        more = {count: (2 * number, self._numbers[number], self._ports["udp"]), remember: (number,)}.get(life, ())
                         life(client, *more)
             except (GoneError, ConnectionError):
                 with self._lock:
