@@ -13,6 +13,7 @@ MODULES = [
     "mbcore.framer.base",
     "mbcore.framer.binary",
     "mbcore.framer.tls",
+    "mbcore.hosts",
     "mbcore.line",
     "mbcore.lock",
 ]
