@@ -943,6 +943,18 @@ def test_what_is_given_once_more_changes_nothing(serve, name, value):
         setattr(served.handle.factory, name, 7)
 
 
+def test_an_access_control_that_a_script_has_put_in_the_place_of_ours_is_asked(reactor, monkeypatch):
+    asked = []
+    monkeypatch.setattr(factory.ModbusServerBase, "access", property(lambda self: SimpleNamespace(enforced=True, check=asked.append)))
+    served = Served(reactor, engine=None)
+    assert served.handle.engine is False
+    with pytest.raises(ConfigurationError, match=r"ModbusServerBase\.access has been replaced"):
+        Served(reactor, engine=True)
+    assert not served.handle.factory.admits("10.0.0.1")
+    assert asked == ["10.0.0.1"]
+    served.handle.stop()
+
+
 @pytest.mark.parametrize("replaced", [(ModbusTcpProtocol, "connectionMade"), (ModbusServerFactory, "buildProtocol")])
 def test_a_method_that_a_script_has_replaced_is_called(reactor, monkeypatch, replaced):
     place, name = replaced
