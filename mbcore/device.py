@@ -249,8 +249,8 @@ class ModbusAccessControl(Singleton):
 
     Compiled loops let in who is in the table by themselves, whatever Python does meanwhile, and ask :meth:`check` about all others. Where
     the application has put a rule of its own in place of ours, they ask it about everyone: a class instead of this one in this module, or a
-    ``check`` or ``__contains__`` of this class or its instance. They notice that when a server starts, and at each :meth:`add` and
-    :meth:`remove`; what is put there or taken away in between is not noticed before.
+    ``check``, ``__contains__`` or ``enforced`` of this class or its instance. They notice that when a server starts, and at each
+    :meth:`add` and :meth:`remove`; what is put there or taken away in between is not noticed before.
     """
 
     # As the loops want them; those that they don't know have None.
@@ -304,7 +304,7 @@ class ModbusAccessControl(Singleton):
 
 
 # As they were made.
-_RULE = {"check": ModbusAccessControl.check, "__contains__": ModbusAccessControl.__contains__}
+_RULE = {name: getattr(ModbusAccessControl, name) for name in ("check", "__contains__", "enforced")}
 
 
 def tell_loops() -> None:
@@ -312,8 +312,8 @@ def tell_loops() -> None:
     # What servers ask: the application may have put another class in its place.
     access = ModbusAccessControl()
     attributes = getattr(access, "__dict__", {})
-    own = all(getattr(type(access), name, None) is rule and name not in attributes for name, rule in _RULE.items())
-    hosts.set_table(None if not access.enforced else access._hosts if own else {})
+    ours = all(getattr(type(access), name, None) is rule and name not in attributes for name, rule in _RULE.items())
+    hosts.set_table({} if not ours else access._hosts if access.enforced else None)
 
 
 def _listed(host: str | Iterable[str]) -> list[str]:
