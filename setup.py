@@ -14,6 +14,7 @@ MODULES = [
     "mbcore.framer.base",
     "mbcore.framer.binary",
     "mbcore.framer.tls",
+    "mbcore.hosts",
     "mbcore.line",
     "mbcore.lock",
 ]

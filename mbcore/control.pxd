@@ -60,8 +60,6 @@ cdef void count_received(control_t* control, bint broadcast) noexcept nogil
 cdef void count_error(control_t* control) noexcept nogil
 cdef void count_completed(control_t* control, uint8_t function_code, uint8_t exception_code, bint answered) noexcept nogil
 
-cdef bint has_table_of_hosts() noexcept nogil
-
 cdef class ModbusDeviceIdentification:
     cdef identity_t objects
     cdef dict texts

@@ -4,8 +4,6 @@ from weakref import WeakKeyDictionary
 
 server_blocks: WeakKeyDictionary[ModbusControlBlock, None]
 
-def note_table_of_hosts(there: bool = True) -> None: ...
-
 class ModbusDeviceIdentification:
     VendorName: Any
     ProductCode: Any

@@ -459,17 +459,3 @@ cdef object checked(object value, int high, str what):
 
 #: The control blocks of this process' servers as keys, the first server's first; they leave when they are dropped or their server stops.
 server_blocks = WeakKeyDictionary()
-
-
-# Process-wide as well: whether there is a table of the hosts that are let in.
-cdef bint table_of_hosts = False
-
-
-def note_table_of_hosts(bint there=True):
-    """From now on every server asks who is let in, or lets all in."""
-    global table_of_hosts
-    table_of_hosts = there
-
-
-cdef bint has_table_of_hosts() noexcept nogil:
-    return table_of_hosts

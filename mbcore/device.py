@@ -5,7 +5,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, ClassVar
 
-from mbcore import control
+from mbcore import control, hosts
 from mbcore.bits import pack_bitstring, unpack_bitstring
 from mbcore.defaults import DeviceInformation
 from mbcore.errors import ConfigurationError
@@ -22,6 +22,7 @@ __all__ = [
     "ProcessControlBlock",
     "new_control",
     "process_control",
+    "tell_loops",
 ]
 
 _Place = IPv4Address | IPv6Address | IPv4Network | IPv6Network
@@ -245,9 +246,15 @@ class ModbusAccessControl(Singleton):
 
     At first it holds 127.0.0.1 and is not asked. From the first :meth:`add` on, servers of TCP, TLS and UDP refuse who is not in it;
     connections that are open already stay.
+
+    Compiled loops let in who is in the table by themselves, whatever Python does meanwhile, and ask :meth:`check` about all others. Where
+    the application has put a rule of its own in place of ours, they ask it about everyone: a class instead of this one in this module, or a
+    ``check``, ``__contains__`` or ``enforced`` of this class or its instance. They notice that when a server starts, and at each
+    :meth:`add` and :meth:`remove`; what is put there or taken away in between is not noticed before.
     """
 
-    _hosts: ClassVar[list[_Place]] = [IPv4Address("127.0.0.1")]
+    # As the loops want them; those that they don't know have None.
+    _hosts: ClassVar[dict[_Place, tuple[bytes, int] | None]] = {IPv4Address("127.0.0.1"): (b"\x7f\0\0\1", 32)}
     _filled: ClassVar[bool] = False
 
     @property
@@ -256,15 +263,17 @@ class ModbusAccessControl(Singleton):
         return self._filled
 
     def __iter__(self) -> Iterator[str]:
-        return map(str, self._hosts)
+        return map(str, list(self._hosts))
 
     def __contains__(self, host: object) -> bool:
         place = _place(host)
         if place is None:
             return False
         # An address of a link, "fe80::1%eth0", is let in on that link or on every one, "fe80::1".
-        names = {place, _place(str(place).partition("%")[0])}
-        return not names.isdisjoint(self._hosts) or any(place in net for net in self._hosts if isinstance(net, IPv4Network | IPv6Network))
+        if place in self._hosts or _place(str(place).partition("%")[0]) in self._hosts:
+            return True
+        # A list: another thread may change the table meanwhile.
+        return any(place in net for net in list(self._hosts) if isinstance(net, IPv4Network | IPv6Network))
 
     def add(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in.
@@ -272,24 +281,40 @@ class ModbusAccessControl(Singleton):
         :param host: an address, "192.168.1.7" or "fe80::1", or a network, "192.168.1.0/24"
         :raises ConfigurationError: it is neither; nothing is added then
         """
-        places = []
+        places = {}
         for entry in _listed(host):
             place = _place(entry)
             if place is None:
                 raise ConfigurationError(f'the host {entry!r} is no address: give one such as "192.168.1.7" or "192.168.1.0/24"')
-            places.append(place)
-        type(self)._filled = True
-        control.note_table_of_hosts()
-        self._hosts.extend(place for place in dict.fromkeys(places) if place not in self._hosts)
+            places[place] = _network(place)
+        # Of all: who derives from this class has the same table.
+        ModbusAccessControl._filled = True
+        self._hosts.update(places)
+        tell_loops()
 
     def remove(self, host: str | list[str]) -> None:
         """Let a host, or a list of them, in no more; those that are not in the table are passed over."""
-        gone = [_place(entry) for entry in _listed(host)]
-        self._hosts[:] = [place for place in self._hosts if place not in gone]
+        for place in map(_place, _listed(host)):
+            if place is not None:
+                self._hosts.pop(place, None)
+        tell_loops()
 
     def check(self, host: str) -> bool:
         """Return whether the host is in the table, by itself or in one of its networks."""
         return host in self
+
+
+# As they were made.
+_RULE = {name: getattr(ModbusAccessControl, name) for name in ("check", "__contains__", "enforced")}
+
+
+def tell_loops() -> None:
+    """Tell this process' compiled loops whom they let in without asking: who is in the table, unless the rule is the application's."""
+    # What servers ask: the application may have put another class in its place.
+    access = ModbusAccessControl()
+    attributes = getattr(access, "__dict__", {})
+    ours = all(getattr(type(access), name, None) is rule and name not in attributes for name, rule in _RULE.items())
+    hosts.set_table({} if not ours else access._hosts if access.enforced else None)
 
 
 def _listed(host: str | Iterable[str]) -> list[str]:
@@ -305,3 +330,12 @@ def _place(host: object) -> _Place | None:
         with suppress(ValueError):
             return ip_network(host, strict=False)
     return None
+
+
+def _network(place: _Place) -> tuple[bytes, int] | None:
+    """A place as the loops want it. They don't know links, and so no address of one link alone, "fe80::1%eth0"."""
+    if isinstance(place, IPv4Network | IPv6Network):
+        return place.network_address.packed, place.prefixlen
+    if getattr(place, "scope_id", None) is not None:
+        return None
+    return place.packed, place.max_prefixlen

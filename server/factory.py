@@ -402,7 +402,7 @@ def _most_connections() -> int:
     return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - OTHER_FILES))
 
 
-# The methods of classes whose work a compiled loop does, as they were made: who replaces one wants it called.
+# The methods and properties of classes whose work a compiled loop does, as they were made: who replaces one wants it called.
 _METHODS: dict[type, dict[str, Any]] = {}
 
 
@@ -412,7 +412,7 @@ def remember(made: type) -> None:
 
 
 def _methods(of: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(of).items() if isinstance(value, FunctionType)}
+    return {name: value for name, value in vars(of).items() if isinstance(value, FunctionType | property)}
 
 
 def _replaced(*classes: type) -> str:

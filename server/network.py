@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,10 @@ class LoopServer:
         self._news = 0
         # Twisted asks for it each time.
         self._prefix = f"{type(self).__name__} on {port.getHost()}"
+        # Who has a rule of his own for the hosts that are let in has loaded its module.
+        device: Any = sys.modules.get("mbcore.device")
+        if device:
+            device.tell_loops()
         self.loop = self._make_loop()
         self._thread = LoopThread(self.loop, str(port.getHost().port), factory.reactor, self._fall_back)
         self._thread.start()

@@ -2,7 +2,6 @@
 
 import signal
 from contextlib import ExitStack, closing
-from ipaddress import ip_address
 
 import pytest
 from adu import DELIVERIES, master
@@ -15,7 +14,7 @@ from live.ports import reserved_port
 from live.shim import Shim, compile_shim
 from twisted.python import threadable
 
-from mbcore import control, device
+from mbcore import control, device, hosts
 from mbcore.server import running
 
 LIVE_SECONDS = 60
@@ -50,10 +49,10 @@ def connect(request):
 @pytest.fixture
 def access_control(monkeypatch):
     """The ModbusAccessControl of this process, as a process has it at first."""
-    monkeypatch.setattr(device.ModbusAccessControl, "_hosts", [ip_address("127.0.0.1")])
+    monkeypatch.setattr(device.ModbusAccessControl, "_hosts", device.ModbusAccessControl._hosts.copy())
     monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
     yield device.ModbusAccessControl()
-    control.note_table_of_hosts(False)
+    hosts.set_table(None)
 
 
 @pytest.fixture

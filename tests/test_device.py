@@ -181,6 +181,15 @@ def test_access_control_is_asked_only_when_it_was_filled():
     assert not access.check("192.168.1.7")
 
 
+def test_what_is_added_by_a_class_that_derives_from_it_is_enforced():
+    class Mine(ModbusAccessControl):
+        pass
+
+    Mine().add("192.168.1.7")
+    assert ModbusAccessControl().enforced
+    assert ModbusAccessControl().check("192.168.1.7")
+
+
 def test_access_control_takes_lists_and_names_each_host_once():
     access = ModbusAccessControl()
     access.add(["10.0.0.1", "10.0.0.2", "10.0.0.1", "127.0.0.1"])

@@ -18,8 +18,7 @@ from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 from twisted.internet.defer import Deferred
 
-from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer, ModbusSparseDataBlock
-from mbcore.control import note_table_of_hosts
+from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer, ModbusSparseDataBlock, hosts
 from mbcore.engine.tcp import TcpLoop
 from mbcore.session import Session
 
@@ -545,9 +544,14 @@ def test_new_sessions_for_the_connections_to_come(serve):
 
 @pytest.fixture
 def table_of_hosts():
-    note_table_of_hosts()
-    yield
-    note_table_of_hosts(False)
+    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
+
+    def enter(*networks):
+        hosts.set_table(dict(enumerate(networks)))
+
+    enter()
+    yield enter
+    hosts.set_table(None)
 
 
 @pytest.mark.usefixtures("table_of_hosts")
@@ -588,6 +592,32 @@ def test_an_admission_that_fails_lets_nobody_in(serve):
     served.attend()
 
 
+def test_who_is_in_the_table_is_served_without_python(serve, table_of_hosts):
+    """Nobody attends to the loop: the reactor is held up."""
+    asked = []
+
+    def admit(host):
+        asked.append(host)
+        return False
+
+    served = serve(admit=admit)
+    table_of_hosts((b"\x7f\0\0\0", 31))
+    kept = [served.connect(source=source) for source in ("127.0.0.1", "127.0.0.1")]
+    for client in kept:
+        served.ask(client, READ, ANSWER, attending=False)
+    stranger = served.connect(source="127.0.0.2")
+    served.attend_until(lambda: asked)
+    assert asked == ["127.0.0.2"]
+    assert stranger.is_closed()
+    table_of_hosts()
+    stranger = served.connect()
+    served.attend_until(lambda: len(asked) == 2)
+    assert stranger.is_closed()
+    for client in kept:
+        served.ask(client, READ, ANSWER, attending=False)
+    assert (served.loop.accepted, served.loop.count) == (2, 2)
+
+
 def test_without_a_table_of_hosts_nobody_is_asked():
     said = run_python(
         "import socket, threading\n"
@@ -607,6 +637,7 @@ def test_without_a_table_of_hosts_nobody_is_asked():
         "print(len(ask().recv(100)))\n"
         "from mbcore.device import ModbusAccessControl\n"
         "ModbusAccessControl().add('10.0.0.0/8')\n"
+        "ModbusAccessControl().remove('127.0.0.1')\n"
         "client = ask()\n"
         "import select\n"
         "while client not in select.select([loop, client], [], [])[0]:\n"  # the loop may have something else to say before

@@ -12,8 +12,7 @@ from adu import pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
 from test_answers_later import Asked
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 
-from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer
-from mbcore.control import note_table_of_hosts
+from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer, hosts
 from mbcore.engine.udp import UdpLoop
 from mbcore.session import Session
 
@@ -229,9 +228,14 @@ def test_observers_hear_of_writes_in_order(serve):
 
 @pytest.fixture
 def table_of_hosts():
-    note_table_of_hosts()
-    yield
-    note_table_of_hosts(False)
+    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
+
+    def enter(*networks):
+        hosts.set_table(dict(enumerate(networks)))
+
+    enter()
+    yield enter
+    hosts.set_table(None)
 
 
 @pytest.mark.usefixtures("table_of_hosts")
@@ -257,6 +261,40 @@ def test_only_who_is_let_in_is_answered(serve, host):
     served.hear(client)
     assert client.hears_nothing()
     assert asked == [host] * 12
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [("127.0.0.1", (b"\x7f\0\0\1", 32)), ("127.0.0.1", (b"\x7f\0\0\0", 8)), ("::1", (bytes(15) + b"\1", 128)), ("::1", (bytes(16), 8))],
+)
+def test_who_is_in_the_table_is_answered_without_python(serve, table_of_hosts, host, network):
+    """Nobody attends to the loop: the reactor is held up."""
+    asked = []
+
+    def admit(host):
+        asked.append(host)
+        return False
+
+    served = serve(host=host, admit=admit, most=10)
+    client = served.connect()
+    table_of_hosts(network)
+    for _ in range(20):
+        client.ask(READ, ANSWER)
+    table_of_hosts()
+    client.say(wrap_socket(READ))
+    served.turn_until(lambda: asked)
+    assert asked == [host]
+    table_of_hosts(network)
+    client.ask(READ, ANSWER)
+    assert client.hears_nothing()
+
+
+def test_a_client_of_ip_version_4_is_let_in_on_a_socket_for_both(serve, table_of_hosts):
+    served = serve(host="::", admit=lambda host: False)
+    table_of_hosts((b"\x7f\0\0\0", 8))
+    client = Client(("127.0.0.1", served.socket.getsockname()[1]))
+    served.clients.append(client)
+    client.ask(READ, ANSWER)
 
 
 def test_a_reply_that_cannot_be_sent_is_counted(serve):

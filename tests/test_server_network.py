@@ -297,6 +297,7 @@ def test_a_host_that_is_not_let_in(serve, reactor, access_control, caplog):
     access_control.add("127.0.0.1")
     served.ask(served.connect(), READ, ANSWER)
     # One that has gone before it is asked for.
+    access_control.remove("127.0.0.1")
     client = served.connect()
     client.reset()
     assert reactor.turn()
@@ -758,6 +759,57 @@ def test_datagrams_of_a_host_that_is_not_let_in(serve_udp, reactor, access_contr
     served.ask(READ, ANSWER)
 
 
+@pytest.mark.parametrize("start", ["serve", "serve_udp"])
+def test_a_host_in_the_table_is_served_while_the_reactor_is_held_up(request, access_control, start):
+    served = request.getfixturevalue(start)()
+    access_control.add("127.0.0.0/31")
+    access_control.remove("127.0.0.1")
+    clients = [served.client] * 5 if start == "serve_udp" else [served.connect() for _ in range(5)]
+    for client in clients:
+        client.say(wrap_socket(READ))
+        assert client.hear(*([11] if start == "serve" else [])) == wrap_socket(ANSWER)
+    assert served.handle.factory.refused == 0
+
+
+def test_a_removal_holds_for_the_next_datagram(serve_udp, reactor, access_control):
+    served = serve_udp()
+    access_control.add("10.0.0.0/8")
+    for number in range(1, 6):
+        access_control.add("127.0.0.1")
+        served.client.ask(READ, ANSWER)
+        access_control.remove("127.0.0.1")
+        served.client.say(wrap_socket(READ))
+        reactor.turn_until(lambda number=number: served.handle.factory.refused == number)
+    assert served.client.hears_nothing()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the start", "before an addition"])
+@pytest.mark.parametrize("start", ["serve", "serve_udp"])
+def test_a_rule_of_the_applications_is_asked_about_everyone(request, reactor, access_control, monkeypatch, start, before):
+    asked = []
+
+    def check(self, host):
+        asked.append(host)
+        return len(asked) < 3
+
+    def replace():
+        monkeypatch.setattr(type(access_control), "check", check)
+
+    access_control.add("10.0.0.1")
+    if before:
+        replace()
+    served = request.getfixturevalue(start)()
+    if not before:
+        replace()
+        access_control.add("10.0.0.2")
+    for number in range(1, 5):
+        client = served.client if start == "serve_udp" else served.connect()
+        client.say(wrap_socket(READ))
+        reactor.turn_until(lambda number=number: len(asked) == number)
+    assert asked == ["127.0.0.1"] * 4
+    assert served.handle.factory.refused == 2
+
+
 def test_what_a_udp_loop_counts_is_logged_now_and_then(serve_udp, reactor, caplog, monkeypatch):
     serve_udp()
     [reader] = reactor.readers
@@ -892,6 +944,18 @@ def test_what_is_given_once_more_changes_nothing(serve, name, value):
     setattr(served.handle.factory, name, value)
     with pytest.raises(ConfigurationError, match=f"{name} can't be changed"):
         setattr(served.handle.factory, name, 7)
+
+
+def test_an_access_control_that_a_script_has_put_in_the_place_of_ours_is_asked(reactor, monkeypatch):
+    asked = []
+    monkeypatch.setattr(factory.ModbusServerBase, "access", property(lambda self: SimpleNamespace(enforced=True, check=asked.append)))
+    served = Served(reactor, engine=None)
+    assert served.handle.engine is False
+    with pytest.raises(ConfigurationError, match=r"ModbusServerBase\.access has been replaced"):
+        Served(reactor, engine=True)
+    assert not served.handle.factory.admits("10.0.0.1")
+    assert asked == ["10.0.0.1"]
+    served.handle.stop()
 
 
 @pytest.mark.parametrize("replaced", [(ModbusTcpProtocol, "connectionMade"), (ModbusServerFactory, "buildProtocol")])

@@ -3,6 +3,8 @@
 from libc.string cimport memcpy, memset
 from libc.stdint cimport uint8_t
 
+from mbcore.hosts cimport lets_in_host
+
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
@@ -45,6 +47,13 @@ cdef inline void copy_host(uint8_t* host, const sockaddr_storage* address) noexc
     memset(host, 0, sizeof(in6_addr))
     if found != NULL:
         memcpy(host, found, length)
+
+
+# Whether a peer is let in without asking Python.
+cdef inline bint lets_in_peer(const sockaddr_storage* address) noexcept nogil:
+    cdef int length = 0
+    cdef const void* found = host_bytes(address, &length)
+    return lets_in_host(<const uint8_t*> found, length)
 
 
 # As socket.getpeername() writes it; None of what has no host.

@@ -19,8 +19,7 @@ from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
 )
 
-from mbcore.control cimport has_table_of_hosts
-from mbcore.engine.address cimport copy_host, getpeername, host_text, sockaddr, sockaddr_storage, socklen_t
+from mbcore.engine.address cimport copy_host, getpeername, host_text, lets_in_peer, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
@@ -134,8 +133,8 @@ cdef class TcpLoop(NetworkLoop):
     :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest
     :param idle_timeout: seconds after which a connection that says nothing is closed; 0: never
     :param per_host: as ``max_connections``, of those of one host; 0: no limit
-    :param admit: called as ``new_session`` is, with the address of a new connection's peer, once there is a table of hosts: whether it is
-        let in
+    :param admit: called as ``new_session`` is, with the address of a new connection's peer, where a table of hosts does not have it:
+        whether it is let in
     :param told: called with True for each connection made and with False for each one lost, in order, as long as :meth:`trace` says so
     """
 
@@ -428,7 +427,7 @@ cdef class TcpLoop(NetworkLoop):
             if fd >= 0:
                 index = self.enter(fd, session, &address)
                 unlock_image()
-                self.greet(index)
+                self.greet(index, &address)
                 continue
             unlock_image()
             self.spare[self.spare_count] = session
@@ -479,13 +478,13 @@ cdef class TcpLoop(NetworkLoop):
         copy_host(connection.host, address)
         return index
 
-    cdef void greet(self, uint32_t index) noexcept nogil:
+    cdef void greet(self, uint32_t index, const sockaddr_storage* address) noexcept nogil:
         """Let a new connection in, or have Python say whether it is."""
         cdef connection_t* connection = &self.table[index]
         cdef int on = 1
         setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         setsockopt(connection.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
-        if self.gated and has_table_of_hosts():
+        if self.gated and not lets_in_peer(address):
             self.tell(index, ADMIT, connection.session)
         else:
             self.let_in(index)

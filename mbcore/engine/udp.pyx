@@ -8,8 +8,7 @@ from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
-from mbcore.control cimport has_table_of_hosts
-from mbcore.engine.address cimport host_text, sockaddr, sockaddr_storage, socklen_t
+from mbcore.engine.address cimport host_text, lets_in_peer, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
@@ -54,7 +53,7 @@ cdef class UdpLoop(NetworkLoop):
     :param fd: the descriptor of a bound socket; it stays the caller's to close
     :param new_session: called without arguments in the thread that calls :meth:`attend`; returns a session for a request to come
     :param max_waiting: requests that may wait for Python at most; further ones are dropped
-    :param admit: called as ``new_session`` is, with the sender's address, once there is a table of hosts: whether it is let in
+    :param admit: called as ``new_session`` is, with the sender's address, where a table of hosts does not have it: whether it is let in
     """
 
     cdef int fd
@@ -148,7 +147,7 @@ cdef class UdpLoop(NetworkLoop):
             if count < 0:
                 return
             peer.session, peer.length = self.session, <int> count
-            if self.gated and has_table_of_hosts():
+            if self.gated and not lets_in_peer(&peer.address):
                 self.keep(&peer, ADMIT)
                 continue
             fed = self.go_on(&peer, (<Session> peer.session).take_datagram(peer.length, monotonic()))

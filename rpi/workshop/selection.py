@@ -6,8 +6,8 @@ from fnmatch import fnmatch
 # loops and by Twisted.
 RUN = [
     "answers_later", "checksum", "codec", "conformance_*", "context", "control", "custom_functions", "device", "engine_*", "events",
-    "framer*", "fuzz", "line", "line_marks", "live_line", "messages*", "observers", "payload", "server_line", "server_serial", "server_tcp",
-    "server_udp", "session", "store", "store_model", "user_blocks",
+    "framer*", "fuzz", "hosts", "line", "line_marks", "live_line", "messages*", "observers", "payload", "server_line", "server_serial",
+    "server_tcp", "server_udp", "session", "store", "store_model", "user_blocks",
 ]  # fmt: skip
 # Python that is the same everywhere; many of these start hundreds of processes, of which each takes seconds there.
 LEFT = [

@@ -1,0 +1,3 @@
+from libc.stdint cimport uint8_t
+
+cdef bint lets_in_host(const uint8_t* host, size_t length) noexcept nogil
