@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mbcore.defaults import LINE_FORMAT
 from mbcore.errors import ConfigurationError, LineError, ModbusError
 from mbcore.values import ORDERS, TYPES, from_registers, register_count, to_registers
 from mbcore.version import __version__
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 NETWORK = ("tcp", "udp", "tls")
 SERIAL = ("rtu", "ascii", "binary")
-# What the field uses where nothing is said.
-FORMAT: dict[str, Any] = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 #: What ``mbcore serve`` means without a transport: a port that needs no rights, and nobody but this machine.
 DEMO = ("tcp", "127.0.0.1", "-p", "5020")
 SNIFF = "listen to a serial line, print what both sides say and a table per unit; nothing is sent"
@@ -332,8 +331,8 @@ def _take_hat(args: argparse.Namespace) -> ExitStack:
 
 
 def _set_format(args: argparse.Namespace, of_board: dict[str, Any]) -> None:
-    """Baud rate and characters: what the user says, else what the board wants, else the field's usual."""
-    for name, value in (FORMAT | of_board).items():
+    """Baud rate and characters: what the user says, else what the board wants, else the specification."""
+    for name, value in (LINE_FORMAT | of_board).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
@@ -585,7 +584,7 @@ def _add_serial(leaf: argparse.ArgumentParser, transport: str, *, boards: bool =
     leaf.add_argument("-s", "--stopbits", type=int, choices=(1, 2), help="default 1")
     leaf.add_argument("-m", "--mode", action=_SerialMode, metavar="8E1", help="the last three in one word")
     # Where a board may have its own, what is said has to be told from what is not.
-    leaf.set_defaults(framer=transport, **(dict.fromkeys(FORMAT) if boards else FORMAT))
+    leaf.set_defaults(framer=transport, **(dict.fromkeys(LINE_FORMAT) if boards else LINE_FORMAT))
 
 
 def _add_line(leaf: argparse.ArgumentParser) -> None:

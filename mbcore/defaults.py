@@ -1,7 +1,11 @@
-"""pymodbus' names for defaults and codes. They describe; what a server does by itself is said where it is started.
+"""How a line speaks where nothing is said, and pymodbus' names for defaults and codes.
 
-The values are those of pymodbus 2.5.3, but that a value assigned here changes no server: hand it to the server instead.
+Those describe; what a server does by itself is said where it is started. Their values are those of pymodbus 2.5.3, but that a value
+assigned here changes no server: hand it to the server instead.
 """
+
+#: pyserial's keywords for the characters that the specification wants of every device (Modbus over Serial Line V1.02, 2.5.1).
+LINE_FORMAT = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 
 
 class Defaults:

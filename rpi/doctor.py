@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from mbcore.defaults import LINE_FORMAT
 from mbcore.errors import ConfigurationError, LineError
 from mbcore.server import rs485
 from mbcore.server.port import open_port
@@ -21,8 +22,6 @@ from .hats import Hat, gpio_chip, load
 from .machine import BLUETOOTH, Machine
 from .ports import describe, list_ports
 
-# What `mbcore serve rtu` asks of a port unless it is told otherwise.
-FORMAT: dict[str, Any] = {"baudrate": 19200, "bytesize": 8, "parity": "E", "stopbits": 1}
 FIRMWARE = "/sys/devices/platform/soc*/*firmware/get_throttled"
 UNDERVOLTAGE_NOW, UNDERVOLTAGE_SINCE_START = 1 << 0, 1 << 16
 CONFIG_FIRST = "mend config.txt first"
@@ -449,7 +448,7 @@ class _Examination:
 
     def at_settings(self, name: str, device: str) -> None:
         """Open the port, and read back what its driver made of that."""
-        line = (self.hat.format if self.hat else None) or FORMAT
+        line = (self.hat.format if self.hat else None) or LINE_FORMAT
         certain = self.machine.sees_all_holders
         trial = self.trial(name, line if certain else {})
         if trial.refusal:

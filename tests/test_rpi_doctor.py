@@ -10,8 +10,9 @@ import termios
 import pytest
 import recorded
 
+from mbcore.defaults import LINE_FORMAT
 from mbcore.errors import ConfigurationError
-from mbcore.rpi.doctor import FORMAT, Trial, examine, try_port
+from mbcore.rpi.doctor import Trial, examine, try_port
 from mbcore.rpi.hats import find_hat
 from mbcore.rpi.machine import Machine
 from mbcore.server import rs485
@@ -333,7 +334,7 @@ def test_a_driver_without_rs485_is_no_fault_where_nobody_wants_it(tmp_path):
     assert not found(ask(four_b(tmp_path), "", lambda device, line: Trial()), "rs485")
 
 
-@pytest.mark.parametrize("line", [FORMAT, {}])
+@pytest.mark.parametrize("line", [LINE_FORMAT, {}])
 def test_opening_reads_back_what_the_driver_has_and_leaves_the_port_as_it_was(monkeypatch, line):
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
@@ -348,7 +349,7 @@ def test_opening_reads_back_what_the_driver_has_and_leaves_the_port_as_it_was(mo
     assert "no-such-port" in try_port("/dev/no-such-port", line).refusal
 
 
-@pytest.mark.parametrize("line", [FORMAT, {}])
+@pytest.mark.parametrize("line", [LINE_FORMAT, {}])
 def test_a_port_that_goes_while_it_is_tried_is_told(monkeypatch, line):
     master, slave = pty.openpty()
 
