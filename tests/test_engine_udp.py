@@ -24,8 +24,10 @@ COILS, COILS_ANSWER = pdu("01 0000 0008"), pdu("01 01 00")
 
 
 class Client:
-    def __init__(self, address, family=socket.AF_INET):
+    def __init__(self, address, family=socket.AF_INET, host=None):
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        if host:
+            self.socket.bind((host, 0))
         self.socket.settimeout(PATIENCE)
         self.address = address
 
@@ -69,8 +71,8 @@ class Served:
         self.sessions.append(session)
         return session
 
-    def connect(self):
-        self.clients.append(Client(self.socket.getsockname(), self.family))
+    def connect(self, host=None):
+        self.clients.append(Client(self.socket.getsockname(), self.family, host))
         return self.clients[-1]
 
     def attend(self):
@@ -261,6 +263,30 @@ def test_only_who_is_let_in_is_answered(serve, host):
     served.hear(client)
     assert client.hears_nothing()
     assert asked == [host] * 12
+
+
+def test_strangers_leave_room_for_requests_of_those_who_are_let_in(serve, table_of_hosts):
+    asked = []
+    served = serve(store(hr=Told()), admit=asked.append, most=10)
+    client, stranger = served.connect(), served.connect("127.0.0.2")
+    table_of_hosts((b"\x7f\0\0\1", 32))
+    for _ in range(3):
+        asked.clear()
+        dropped = served.loop.dropped
+        for _ in range(20):
+            stranger.say(wrap_socket(COILS))
+        until(lambda dropped=dropped: served.loop.dropped == dropped + 15)
+        for number in range(7):
+            client.say(wrap_socket(READ, 1, number))
+        until(lambda dropped=dropped: served.loop.dropped == dropped + 17)
+        client.ask(COILS, COILS_ANSWER)
+        for number in range(5):
+            assert served.hear(client) == wrap_socket(pdu("03 02 1234"), 1, number)
+        served.turn_until(lambda: len(asked) == 5)
+        until(lambda: served.loop.knock())
+    assert asked == ["127.0.0.2"] * 5
+    assert stranger.hears_nothing()
+    assert client.hears_nothing()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ cdef class UdpLoop(NetworkLoop):
 
     :param fd: the descriptor of a bound socket; it stays the caller's to close
     :param new_session: called without arguments in the thread that calls :meth:`attend`; returns a session for a request to come
-    :param max_waiting: requests that may wait for Python at most; further ones are dropped
+    :param max_waiting: requests that may wait for Python at most, and half as many that wait to be let in; further ones are dropped
     :param admit: called as ``new_session`` is, with the sender's address, where a table of hosts does not have it: whether it is let in
     """
 
@@ -63,6 +63,8 @@ cdef class UdpLoop(NetworkLoop):
     cdef uint32_t* vacant
     cdef uint32_t vacant_count
     cdef uint32_t max_waiting
+    # of those that wait, whose host Python is to let in
+    cdef uint32_t strangers
     # of the next datagram; NULL: Python has to make more first
     cdef void* session
     #: Requests that were dropped because too many waited; replies that could not be sent, and the last error number.
@@ -178,20 +180,29 @@ cdef class UdpLoop(NetworkLoop):
     cdef void keep(self, const peer_t* peer, int need) noexcept nogil:
         """Have Python do something for a request; the next datagrams get another session."""
         cdef uint32_t index = self.used
+        # Those who are not let in leave half the places to the others, however many they are.
+        if need == ADMIT and 2 * self.strangers >= self.max_waiting:
+            self.drop()
+            return
         if self.vacant_count:
             self.vacant_count -= 1
             index = self.vacant[self.vacant_count]
         elif self.used < self.max_waiting:
             self.used += 1
         else:
-            self.dropped += 1
-            self.report()
-            (<Session> self.session).clear()
+            self.drop()
             return
+        self.strangers += need == ADMIT
         self.table[index] = peer[0]
         self.session = NULL
         self.choose_session()
         self.tell(index, need, peer.session)
+
+    cdef void drop(self) noexcept nogil:
+        """Too many wait for Python already."""
+        self.dropped += 1
+        self.report()
+        (<Session> self.session).clear()
 
     cdef void take_back(self) noexcept nogil:
         """Go on with requests that Python is done with."""
@@ -201,6 +212,7 @@ cdef class UdpLoop(NetworkLoop):
         while self.done.get(&errand):
             peer = &self.table[errand.index]
             fed = FED
+            self.strangers -= errand.asked == ADMIT
             if errand.need == ADMIT:
                 fed = self.go_on(peer, (<Session> peer.session).take_datagram(peer.length, monotonic()))
             elif errand.need != CLOSE:
