@@ -314,7 +314,11 @@ def tell_loops() -> None:
     access = ModbusAccessControl()
     attributes = getattr(access, "__dict__", {})
     ours = all(getattr(type(access), name, None) is rule and name not in attributes for name, rule in _RULE.items())
-    hosts.set_table({} if not ours else access._hosts if access.enforced else None)
+    if not ours:
+        hosts.set_table({})
+    elif access.enforced:
+        # A table that is there is never taken away: another thread may have added to it meanwhile.
+        hosts.set_table(access._hosts)
 
 
 def _listed(host: str | Iterable[str]) -> list[str]:

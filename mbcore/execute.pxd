@@ -27,4 +27,6 @@ cdef bint writes(uint8_t function_code) noexcept nogil
 cdef bint needs_python(const unit_t* unit, uint8_t function_code) noexcept nogil
 cdef int execute(unit_t* unit, control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil
 cdef int execute_in_python(Dialogue dialogue, const request_t* request, response_t* response, uint8_t* data, object report) except -1
-cdef void enter_write(Observers observers, int unit_id, const request_t* request, const response_t* response) noexcept nogil
+cdef void enter_write(
+    Observers observers, int unit_id, int owner, const request_t* request, const response_t* response
+) noexcept nogil

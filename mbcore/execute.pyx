@@ -470,12 +470,14 @@ cdef bint next_span(const request_t* request, const response_t* response, int* a
     return True
 
 
-cdef void enter_write(Observers observers, int unit_id, const request_t* request, const response_t* response) noexcept nogil:
-    """Have the observers told of a write that has succeeded in a unit."""
+cdef void enter_write(
+    Observers observers, int unit_id, int owner, const request_t* request, const response_t* response
+) noexcept nogil:
+    """Have the observers told of a write that has succeeded in a unit; `owner` as for `Observers.enter`."""
     cdef span_t span
     cdef int at = 0
     while next_span(request, response, &at, &span):
-        observers.enter(unit_id, &span)
+        observers.enter(unit_id, owner, &span)
 
 
 # ---- one request as bytes: what message objects call ----------------------------------------------------------------------------------

@@ -3,3 +3,6 @@
 # or closed; never across Python code: its holder never waits for the GIL, so waiting for it with the GIL in hand can't deadlock.
 cdef void lock_image() noexcept nogil
 cdef void unlock_image() noexcept nogil
+
+# Another number than the last time in a process that was forked since.
+cdef unsigned int fork_count() noexcept nogil

@@ -1,4 +1,4 @@
-"""The one process-wide lock of the image. Knows nothing of what it guards.
+"""The one process-wide lock of the image, and how it fares in a fork. Knows nothing of what it guards.
 
 It is the system's own mutex: CPython's locks read the clock each time they are taken, and don't lend their holder the priority of a
 real-time thread that waits.
@@ -19,6 +19,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
 
 cdef pthread_mutex_t image_lock
+cdef unsigned int forks = 0
 
 
 cdef void lock_image() noexcept nogil:
@@ -39,7 +40,17 @@ cdef void make_lock() noexcept nogil:
     pthread_mutexattr_destroy(&attributes)
 
 
+cdef void begin_child() noexcept nogil:
+    global forks
+    make_lock()
+    forks += 1
+
+
+cdef unsigned int fork_count() noexcept nogil:
+    return forks
+
+
 make_lock()
 # A child has a free lock and a whole image, whatever other threads were doing.
-if pthread_atfork(lock_image, unlock_image, make_lock):
+if pthread_atfork(lock_image, unlock_image, begin_child):
     raise MemoryError("no memory for the lock of the process image")

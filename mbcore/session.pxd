@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t
 
 from mbcore.codec cimport custom_t, request_t, response_t
 from mbcore.control cimport ModbusControlBlock
-from mbcore.datastore.context cimport ModbusServerContext
+from mbcore.datastore.context cimport ModbusServerContext, unit_t
 from mbcore.execute cimport Dialogue
 from mbcore.framer.base cimport LONGEST_ADU, Framer, frame_t
 
@@ -125,6 +125,7 @@ cdef class Session:
     cdef bint is_ours(self) noexcept nogil
     cdef int admit(self) noexcept nogil
     cdef uint8_t* data_place(self) noexcept nogil
+    cdef int execute_one(self, int unit_id, unit_t* unit) noexcept nogil
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil
     cdef int execute_everywhere(self) noexcept nogil
     cdef void note_write(self, int unit_id) noexcept nogil

@@ -18,9 +18,9 @@ from mbcore.control cimport (
     BUS_MESSAGE, SENT, SENT_LISTEN_ONLY, SERVER_NO_RESPONSE, ModbusControlBlock, add_event, control_t, count_completed, count_error,
     count_received,
 )
-from mbcore.datastore.context cimport ModbusServerContext, unit_t, units_t
+from mbcore.datastore.context cimport ModbusServerContext, unit_of, unit_t, units_t
 from mbcore.execute cimport (
-    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, execute, execute_in_python, needs_python, enter_write, writes,
+    EXECUTE_IN_PYTHON, Dialogue, dialogue_with, enter_write, execute, execute_in_python, needs_python, writes,
 )
 from mbcore.framer.base cimport CLOSE, DROP, FOUND, MORE, Framer, frame_t
 from mbcore.lock cimport lock_image, unlock_image
@@ -226,10 +226,13 @@ cdef class Session:
 
     cdef int attend(self, int fed) except -1:
         """Do with the GIL what the loop has stopped for; WAIT where the answer comes later."""
-        if fed == PYTHON:
-            fed = self.answer_in_python()
-        if fed == OBSERVE:
-            self.tell_observers()
+        try:
+            if fed == PYTHON:
+                fed = self.answer_in_python()
+        finally:
+            # Of a broadcast some units may have executed it, whatever another one does.
+            if self.exchange.observed:
+                self.tell_observers()
         return WAIT if fed == WAIT else FED
 
     cdef void keep(self) noexcept nogil:
@@ -457,6 +460,16 @@ cdef class Session:
                 ))
         return DONE
 
+    cdef int execute_one(self, int unit_id, unit_t* unit) noexcept nogil:
+        """A broadcast, for a unit among some that are Python's: where its table is in C, in one hold of the lock as ever."""
+        cdef int outcome
+        lock_image()
+        outcome = execute(unit, &self.control.control, &self.exchange.request, &self.exchange.response, self.data_place())
+        if outcome != EXECUTE_IN_PYTHON:
+            self.note_outcome(unit_id, outcome)
+        unlock_image()
+        return outcome
+
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil:
         # A broadcast is refused only where every unit refuses it.
         if not outcome:
@@ -468,8 +481,11 @@ cdef class Session:
     cdef void note_write(self, int unit_id) noexcept nogil:
         """Note for the observers what a unit has executed, if it has written."""
         cdef exchange_t* exchange = &self.exchange
-        if self.store.units.observed and writes(exchange.request.function_code) and not exchange.custom:
-            enter_write(self.store.observers, unit_id, &exchange.request, &exchange.response)
+        cdef const units_t* units = &self.store.units
+        # The only unit has several ids.
+        cdef int owner = unit_id if units.only == NULL else units.only_id
+        if units.observed and writes(exchange.request.function_code) and not exchange.custom:
+            enter_write(self.store.observers, unit_id, owner, &exchange.request, &exchange.response)
             exchange.observed = True
 
     cdef void settle(self) noexcept nogil:
@@ -565,6 +581,9 @@ cdef class Session:
             if not self.reserve():
                 raise MemoryError()
             exchange.response.data = self.data_place()
+            if exchange.broadcast and self.execute_one(unit_id, unit_of((<Dialogue> dialogue).context)) != EXECUTE_IN_PYTHON:
+                del self.asked[0]
+                continue
             try:
                 outcome = execute_in_python(dialogue, &exchange.request, &exchange.response, self.data_place(), self.report)
             except Later as later:

@@ -126,7 +126,7 @@ class LoopCarrier:
         loop = self._loop
         if loop is None:
             return
-        loop.attend()
+        self._call(loop.attend)
         if loop.schedule_errno and not self._told:
             self._told = True
             _log.warning(
@@ -151,8 +151,15 @@ class LoopCarrier:
     def _give_up(self, loop: SerialLoop) -> None:
         """A user's code has not answered in time."""
         self._timer = None
-        loop.give_up()
+        self._call(loop.give_up)
         self._attend()
+
+    def _call(self, method: Callable[[], None]) -> None:
+        try:
+            method()
+        except BaseException as error:
+            # Of a user's code that wants to end the program. Raised here it would end the line.
+            self._factory.report("a user's code was interrupted; what it was to answer is not answered", error)
 
     def _end(self, reason: str) -> None:
         """The loop has ended: leave nothing open."""
@@ -162,7 +169,7 @@ class LoopCarrier:
         factory.reactor.removeReader(self)
         self._thread.join()
         # Observers hear of the last writes too; an answer that a user's code still owes is given up.
-        loop.attend()
+        self._call(loop.attend)
         loop.close()
         factory.session.wake = None
         factory.session.reset()

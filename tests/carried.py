@@ -115,7 +115,7 @@ class Carried:
     def _with_control(self, control, start, store, framer, options):
         # As for a script that has asked for the process' control block: the server takes the one that it is given.
         before = sys.modules.get("mbcore.device")
-        sys.modules["mbcore.device"] = SimpleNamespace(new_control=lambda identity: control)
+        sys.modules["mbcore.device"] = SimpleNamespace(new_control=lambda identity: control, tell_loops=lambda: None)
         try:
             return start(store, framer=framer, reactor=self.reactor, defer_reactor_run=True, **options)
         finally:

@@ -393,16 +393,51 @@ def test_a_block_that_raises(bus, error, code, said):
     assert len(reports) == said
 
 
-def test_what_ends_the_program_leaves_the_request_to_be_asked_again(bus):
+def test_what_ends_the_program_costs_one_answer(bus):
     told = Told(raising(KeyboardInterrupt()))
     served = bus(store(hr=told))
-    served.say(ASKED)
+    for _ in range(2):
+        served.say(ASKED)
+        assert served.wants_python()
+        with pytest.raises(KeyboardInterrupt):
+            served.loop.attend()
+        served.ask(COILS, COILS_ANSWER, attending=False)
+    told.outcome = lambda count: [7] * count
+    served.ask(ASKED, wrap_rtu(pdu("03 02 0007")))
+    assert len(told.threads) == 3, "nothing is asked twice"
+
+
+def test_an_observer_that_wants_the_program_to_end_costs_no_answer(bus):
+    """Neither to the request that Python has answered nor to another one, and none is executed twice."""
+    told = Told()
+    context = store(hr=told)
+    slips = [KeyboardInterrupt()]
+    heard = []
+
+    def observer(*event):
+        heard.append(event)
+        if slips:
+            raise slips.pop()
+
+    context.add_observer(observer)
+    served = bus(context)
+    served.say(WRITTEN)
     assert served.wants_python()
     with pytest.raises(KeyboardInterrupt):
         served.loop.attend()
-    told.outcome = lambda count: [7] * count
+    assert served.hear(len(WRITTEN), attending=False) == WRITTEN
+    served.ask(COILS, COILS_ANSWER)
+    assert len(told.writes) == len(heard) == 1
+
+
+def test_a_line_does_not_wait_for_observers_of_what_python_has_answered(bus):
+    context, replies = store(hr=Told()), []
+    served = bus(context)
+    context.add_observer(lambda *_: replies.append(served.hear(len(WRITTEN), attending=False)))
+    served.say(WRITTEN)
+    assert served.wants_python()
     served.loop.attend()
-    assert served.hear(7) == wrap_rtu(pdu("03 02 0007"))
+    assert replies == [WRITTEN]
 
 
 def test_an_answer_that_comes_later(bus):

@@ -110,6 +110,37 @@ def test_what_another_thread_changes_meanwhile_stays_changed(last):
     assert place > 10
 
 
+@pytest.mark.parametrize("outer", [lambda: ModbusAccessControl().remove("10.0.0.9"), device.tell_loops], ids=["remove", "a server's start"])
+def test_the_first_host_that_another_thread_adds_meanwhile_is_the_only_one(outer, monkeypatch):
+    access = ModbusAccessControl()
+    events = 0
+
+    def trace(frame, event, _):
+        nonlocal events
+        if frame.f_code.co_filename != device.__file__:
+            return None
+        events += 1
+        if events == place:
+            thread = threading.Thread(target=access.add, args=("10.0.0.3",))
+            thread.start()
+            thread.join()
+        return trace
+
+    for place in range(1, 100):
+        monkeypatch.setattr(ModbusAccessControl, "_filled", False)
+        hosts.set_table(None)
+        events, before = 0, sys.gettrace()
+        sys.settrace(trace)
+        try:
+            outer()
+        finally:
+            sys.settrace(before)
+        if events < place:
+            break
+        assert [knows(host) for host in ("10.0.0.3", "192.0.2.7")] == [True, False]
+    assert place > 5
+
+
 # ---- rules of the application's -------------------------------------------------------------------------------------------------------
 
 

@@ -194,16 +194,19 @@ def test_signal_ends_it_with_the_table(sign, sniff):
 
 
 OTHER_THREAD = """
-import signal, sys, threading, time
+import os, signal, sys, threading, time
 from pathlib import Path
 import mbcore.cli, mbcore.sniff
+
+# Not the process': an emulator makes that up.
+STATE = Path(f"/proc/self/task/{os.getpid()}/stat")
 
 def send():
     # When the main thread waits, and not for this one.
     waits = 0
     while waits < 10:
         time.sleep(0.01)
-        waits = waits + 1 if Path("/proc/self/stat").read_text().rpartition(")")[2].split()[0] == "S" else 0
+        waits = waits + 1 if STATE.read_text().rpartition(")")[2].split()[0] == "S" else 0
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 class Sniffer(mbcore.sniff.Sniffer):

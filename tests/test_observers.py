@@ -1,13 +1,15 @@
 """Observers of a context that several servers have, on loops and on Twisted's way: one order, which is the image's."""
 
 import os
+import random
 import threading
+import time
 
 import pytest
 from adu import block, image, one_unit, pdu, units, wrap_rtu, wrap_socket
-from test_engine_udp import Client, serve  # noqa: F401  a fixture
+from test_engine_udp import serve  # noqa: F401  a fixture
 
-from mbcore import ModbusRtuFramer, ModbusSocketFramer
+from mbcore import ModbusRtuFramer, ModbusSequentialDataBlock, ModbusSocketFramer
 from mbcore.session import Session
 
 TABLE = "holding_registers"
@@ -24,6 +26,16 @@ def observed(**tables):
 
 def write(address, value):
     return pdu(f"06 {address:04X} {value:04X}")
+
+
+def end_child(context, heard, addresses):
+    """In a fork: end it, well if a further write is heard of as the last of these."""
+    code = 1
+    try:
+        on_twisted(context)(write(6, 1))
+        code = [address for address, _ in heard] != addresses
+    finally:
+        os._exit(code)
 
 
 def on_twisted(context):
@@ -78,17 +90,18 @@ def test_what_is_written_on_twisteds_way_is_heard_of_behind_what_a_loops_client_
 
 
 @pytest.mark.live
-def test_writes_by_many_clients_of_several_servers_are_heard_of_in_the_images_order(serve):  # noqa: F811
+def test_writes_by_clients_of_several_servers_at_a_time_are_heard_of_in_the_images_order(serve):  # noqa: F811
+    """Each counts in four bits of its own of one register: from one value to the next that is heard of, one of them has counted."""
     context, heard = observed()
     servers = [serve(context) for _ in range(3)]
 
-    def work(client, number):
-        for count in range(300):
-            request = write(5, 1000 * number + count)
+    def count(client, shift):
+        for number in range(1, 301):
+            request = pdu(f"16 0005 {0xFFFF ^ 0xF << shift:04X} {(number & 0xF) << shift:04X}")
             client.ask(request, request)
 
-    clients = [Client(server.socket.getsockname()) for server in servers]
-    workers = [threading.Thread(target=work, args=(client, number)) for number, client in enumerate(clients)]
+    clients = [server.connect() for server in servers]
+    workers = [threading.Thread(target=count, args=(client, 4 * number)) for number, client in enumerate(clients)]
     for worker in workers:
         worker.start()
     while any(worker.is_alive() for worker in workers):
@@ -96,13 +109,40 @@ def test_writes_by_many_clients_of_several_servers_are_heard_of_in_the_images_or
             server.attend()
     for server in servers:
         server.attend()
-    for client in clients:
-        client.socket.close()
-    assert len(heard) == 900 - context.coalesced
+    values = [values[0] for _, values in heard]
+    assert (len(values), context.coalesced) == (900, 0)
+    for before, after in zip([0, *values], values, strict=False):
+        assert [(after >> shift) - (before >> shift) & 0xF for shift in (0, 4, 8)] in ([1, 0, 0], [0, 1, 0], [0, 0, 1])
     assert heard[-1] == (5, context[1].getValues(3, 5, 1))
-    for number in range(3):
-        own = [values[0] for _, values in heard if values[0] // 1000 == number]
-        assert own == sorted(own)
+
+
+@pytest.mark.live
+def test_a_broadcast_is_heard_of_in_its_place_though_another_unit_is_pythons(serve):  # noqa: F811
+    """Units whose tables are in C execute it and note it in one hold of the lock: no client of a loop comes in between."""
+
+    class Own(ModbusSequentialDataBlock):
+        def setValues(self, address, values):
+            pass
+
+    context = units(u1=image(hr=block([0] * 10)), u2=image(hr=Own(0, [0] * 10)))
+    line = Session(ModbusRtuFramer, context, broadcast_enable=True)
+    server = serve(context)
+    client, heard = server.connect(), []
+    context.add_observer(lambda unit, _table, _address, values: heard.append(*values) if unit == 1 else None)
+    chance = random.Random(7)
+    for number in range(1, 5000):
+        broadcast = wrap_rtu(write(1, number + 5000), 0)
+        client.say(wrap_socket(write(1, number)))
+        # The loop is on its way to that.
+        limit = time.perf_counter() + chance.random() * 40e-6
+        while time.perf_counter() < limit:
+            pass
+        line.receive(broadcast, float(number))
+        client.hear()
+        server.attend()
+        assert len(heard) == 2
+        assert heard[-1] == context[1].getValues(3, 1, 1)[0]
+        heard.clear()
 
 
 def test_a_write_that_an_observer_causes_is_heard_of_by_all_behind_the_one_at_hand():
@@ -195,6 +235,46 @@ def test_a_write_of_each_kind_is_heard_of_the_same_from_the_ring_and_from_the_ta
     assert heards[0][0][3] == [bool(byte >> bit & 1) for byte in range(246) for bit in range(8)]
 
 
+def test_the_only_unit_is_one_by_whatever_id_it_is_written():
+    """Observers that are behind hear of each of its registers once, with the id of the last write."""
+    context = one_unit(image(hr=block([0] * 3000)))
+    heard = []
+    context.add_observer(lambda *event: heard.append(event))
+
+    def flood(_unit, _table, address, _values):
+        if address == 9:
+            for number in range(NOTES):
+                on_twisted(context)(write(8, number))
+            for unit in (1, 17, 247, 1, 3):
+                assert Session(ModbusSocketFramer, context).receive(wrap_socket(write(5, unit), unit), 1.0)
+
+    context.add_observer(flood)
+    on_twisted(context)(write(9, 1))
+    assert heard[NOTES + 1 :] == [(3, TABLE, 5, [3])]
+    assert context.coalesced == 4
+
+
+def test_observers_that_are_behind_hear_of_the_last_write_to_each_of_many_addresses_in_order():
+    context, heard = observed(hr=block([0] * 65536))
+    ask, chance = on_twisted(context), random.Random(5)
+    last = {}
+
+    def flood(_unit, _table, address, _values):
+        if address == 65535:
+            for _ in range(NOTES):
+                ask(write(65534, 0))
+            for number in range(5000):
+                address = chance.choice((chance.randrange(50), chance.randrange(65000)))
+                last.pop(address, None)
+                last[address] = number
+                ask(write(address, number))
+
+    context.add_observer(flood)
+    ask(write(65535, 1))
+    assert heard[NOTES + 1 :] == [(address, [number]) for address, number in last.items()]
+    assert context.coalesced == 5000 - len(last)
+
+
 def test_a_broadcast_is_heard_of_once_for_each_unit_though_observers_are_behind():
     context, heard = units(u1=image(hr=block([1] * 10)), u7=image(hr=block([2] * 10))), []
     context.add_observer(lambda *event: heard.append(event))
@@ -240,8 +320,7 @@ def test_a_fork_has_nothing_to_tell_of_what_its_parent_is_to_tell(serve, behind)
         client.ask(write(5, number), write(5, number))
     child = os.fork()
     if not child:
-        on_twisted(context)(write(6, 1))
-        os._exit(0 if heard == [(6, [1])] else 1)
+        end_child(context, heard, [6])
     assert os.waitpid(child, 0)[1] == 0
     server.turn()
     assert len(heard) == (NOTES + 1 if behind else 3)
@@ -264,7 +343,29 @@ def test_a_fork_that_an_observer_makes_tells_nothing_twice(serve):  # noqa: F811
     server.turn()
     if not children[0]:
         # It was in the midst of telling.
-        on_twisted(context)(write(6, 1))
-        os._exit(0 if [address for address, _ in heard] == [0, 1, 6] else 1)
+        end_child(context, heard, [0, 1, 6])
     assert os.waitpid(children[0], 0)[1] == 0
     assert [address for address, _ in heard] == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_fork_that_another_thread_makes_while_observers_are_told_on_twisteds_way():
+    context, heard = observed()
+    ask, children = on_twisted(context), []
+
+    def fork():
+        children.append(os.fork())
+        if not children[0]:
+            end_child(context, heard, [1, 6])
+
+    def slow(_unit, _table, address, _values):
+        if address == 1:
+            ask(write(2, 1))
+            forking = threading.Thread(target=fork)
+            forking.start()
+            forking.join()
+
+    context.add_observer(slow)
+    ask(write(1, 1))
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert [address for address, _ in heard] == [1, 2]

@@ -121,6 +121,32 @@ def close(served):
     served.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_users_code_that_wants_the_program_to_end_costs_the_line_nothing(serve, caplog, closing):
+    """Be it in an observer of what another server's client has written."""
+    served = serve()
+    served.open()
+    slips = [KeyboardInterrupt("slip")]
+
+    def observer(*_):
+        if slips:
+            raise slips.pop()
+
+    served.context.add_observer(observer)
+    served.say(WRITTEN)
+    assert served.hear(8) == WRITTEN
+    if closing:
+        close(served)
+        served.open()
+    else:
+        served.turn()
+    assert not slips
+    assert "a user's code was interrupted" in caplog.text
+    assert served.lost == []
+    served.say(ASKED)
+    assert served.hear(7) == ANSWER
+
+
 def test_a_line_is_served_until_it_is_closed(serve):
     served = serve()
     assert served.carrier.close().called, "it is not open yet"

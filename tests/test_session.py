@@ -21,6 +21,7 @@ from adu import (
     wrap_rtu,
     wrap_socket,
 )
+from twisted.internet.defer import Deferred
 
 from mbcore import ModbusControlBlock, ModbusSequentialDataBlock, ModbusSlaveContext, ModbusSocketFramer
 from mbcore.errors import RequestError
@@ -529,8 +530,26 @@ def test_a_context_that_wants_the_program_to_end_keeps_nobody_from_hearing_what_
     store.add_observer(lambda unit, _table, _address, values: told.append((unit, *values)))
     with pytest.raises(KeyboardInterrupt):
         session_on(store, broadcast_enable=True).receive(wrap_socket(pdu("06 0000 0025"), 0), 1.0)
-    assert session_on(store).receive(wrap_socket(WRITE, 1), 1.0) == wrap_socket(WRITE, 1)
-    assert told == [(1, 0x25), (1, 7)]
+    assert told == [(1, 0x25)]
+
+
+def test_what_some_units_have_made_of_a_broadcast_is_heard_of_before_another_one_has_answered():
+    asked = []
+
+    class Later(ModbusSlaveContext):
+        def setValues(self, fx, address, values):
+            asked.append(Deferred())
+            return asked[-1]
+
+    store = units(u1=unit(), u2=Later(zero_mode=True), u3=unit())
+    told = []
+    store.add_observer(lambda unit, _table, _address, values: told.append((unit, *values)))
+    session = session_on(store, broadcast_enable=True)
+    session.receive(wrap_socket(pdu("16 0000 0000 0025"), 0), 1.0)
+    assert told == [(1, 0x25)]
+    asked[0].callback(None)
+    session.resume(2.0)
+    assert told == [(1, 0x25), (2, 0x25), (3, 0x25)]
 
 
 def test_what_an_observer_writes_after_another_one_wanted_the_program_to_end_is_heard_of_too():

@@ -7,19 +7,19 @@ together and lies together still comes together.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, qsort
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from mbcore.datastore.store cimport COILS, FILE_RECORDS, HOLDING_REGISTERS
-from mbcore.lock cimport lock_image, unlock_image
+from mbcore.lock cimport fork_count, lock_image, unlock_image
 from mbcore.shared cimport look, show
 from mbcore.wire cimport load_u16
 
 cdef enum:
-    # Writes that observers hear of as they were, at most; a power of two.
+    # Events that observers hear of as they were, at most: of a broadcast one for each unit. A power of two.
     NOTES = 1024
-    # Places of the first table of values.
-    ROOM = 256
+    # Places of the first table of pages.
+    ROOM = 16
 
 # What observers know a table by.
 cdef dict NAMES = {COILS: "coils", HOLDING_REGISTERS: "holding_registers", FILE_RECORDS: "file_records"}
@@ -33,21 +33,76 @@ cdef uint16_t value_in(const span_t* span, int index) noexcept nogil:
     return load_u16(span.data + 2 * index)
 
 
-cdef int by_write(const void* one, const void* other) noexcept nogil:
-    cdef const value_t* a = <const value_t*> one
-    cdef const value_t* b = <const value_t*> other
-    if a.stamp >> 16 != b.stamp >> 16:
-        return -1 if a.stamp >> 16 < b.stamp >> 16 else 1
-    return -1 if a.key < b.key else 1
+# ---- pages ----------------------------------------------------------------------------------------------------------------------------
+
+cdef page_t** place_of(const pages_t* pages, uint64_t number) noexcept nogil:
+    """Where a page is, or where there is room for it; `room` is a power of two, and not all of it is used."""
+    cdef uint32_t place = <uint32_t> (number * <uint64_t> 0x9E3779B97F4A7C15 >> 32) & (pages.room - 1)
+    while pages.places[place] != NULL and pages.places[place].number != number:
+        place = (place + 1) & (pages.room - 1)
+    return &pages.places[place]
 
 
-cdef uint32_t place_of(const value_t* values, uint32_t room, uint64_t key) noexcept nogil:
-    """Where `key` is, or where there is room for it; `room` is a power of two, and not all of it is used."""
-    cdef uint32_t place = <uint32_t> (key * <uint64_t> 0x9E3779B97F4A7C15 >> 32) & (room - 1)
-    while values[place].stamp and values[place].key != key:
-        place = (place + 1) & (room - 1)
-    return place
+cdef bint make_room(pages_t* pages) noexcept nogil:
+    """Whether there is room for one more page."""
+    cdef pages_t larger = pages[0]
+    cdef uint32_t i
+    if 4 * pages.count < 3 * pages.room:
+        return True
+    larger.room = 2 * pages.room or ROOM
+    larger.places = <page_t**> calloc(larger.room, sizeof(page_t*))
+    if larger.places == NULL:
+        return False
+    for i in range(pages.room):
+        if pages.places[i] != NULL:
+            place_of(&larger, pages.places[i].number)[0] = pages.places[i]
+    free(pages.places)
+    pages[0] = larger
+    return True
 
+
+cdef value_t* value_at(pages_t* pages, uint64_t key) noexcept nogil:
+    """The value of a key, in a page that is made where there is none; NULL where there is no memory."""
+    cdef page_t** place
+    if not make_room(pages):
+        return NULL
+    place = place_of(pages, key // PAGE)
+    if place[0] == NULL:
+        place[0] = <page_t*> calloc(1, sizeof(page_t))
+        if place[0] == NULL:
+            return NULL
+        place[0].number = key // PAGE
+        pages.count += 1
+    return &place[0].values[key % PAGE]
+
+
+cdef void put_last(pages_t* pages, value_t* value) noexcept nogil:
+    """Have a value stand at the end of the list, where it is not in it or has another place."""
+    if value.stamp:
+        if value == pages.last:
+            return
+        value.behind.before = value.before
+        if value == pages.first:
+            pages.first = value.behind
+        else:
+            value.before.behind = value.behind
+    value.before, value.behind = pages.last, NULL
+    if pages.last == NULL:
+        pages.first = value
+    else:
+        pages.last.behind = value
+    pages.last = value
+
+
+cdef void drop_pages(pages_t* pages) noexcept nogil:
+    cdef uint32_t i
+    for i in range(pages.room):
+        free(pages.places[i])
+    free(pages.places)
+    memset(pages, 0, sizeof(pages_t))
+
+
+# ---- who is told ----------------------------------------------------------------------------------------------------------------------
 
 cdef tuple event_of(int unit_id, int table, int number, int address, list values):
     """A write as observers hear of it; `number` is the file's."""
@@ -58,15 +113,16 @@ cdef tuple event_of(int unit_id, int table, int number, int address, list values
 
 
 cdef class Observers:
-    """Who is called, a ring of notes, and a table of the values that did not find room in it."""
+    """Who is called, a ring of notes, and pages of the values that did not find room in it."""
 
     def __cinit__(self):
         self.called = []
+        self.forks = fork_count()
 
     def __dealloc__(self):
         free(self.ring)
-        free(self.values)
-        free(self.taken)
+        drop_pages(&self.pages)
+        drop_pages(&self.taken)
 
     cdef int add(self, object observer) except -1:
         """Call one more, from the next write that is told on."""
@@ -80,12 +136,17 @@ cdef class Observers:
 
     # ---- from the threads that write, with the image locked ---------------------------------------------------------------------------
 
-    cdef void enter(self, int unit_id, const span_t* span) noexcept nogil:
-        """Note that values were written in a unit."""
+    cdef void enter(self, int unit_id, int owner, const span_t* span) noexcept nogil:
+        """Note that values were written in a unit.
+
+        :param owner: one unit id for all by which the same image is reached
+        """
         cdef note_t* note
-        # What comes behind something in the table goes there too.
-        if self.count or self.written - look(&self.told) == NOTES:
-            self.merge(unit_id, span)
+        if self.forks != fork_count():
+            self.forget()
+        # What comes behind something in the pages goes there too.
+        if self.pages.first != NULL or self.written - look(&self.told) == NOTES:
+            self.merge(unit_id, owner, span)
             return
         if self.written == look(&self.told):
             # The same few places again and again, for the sake of small caches.
@@ -97,40 +158,24 @@ cdef class Observers:
         note.unit_id = unit_id
         show(&self.written, self.written + 1)
 
-    cdef void merge(self, int unit_id, const span_t* span) noexcept nogil:
-        """Enter what was written into the table."""
-        cdef uint64_t key = (<uint64_t> unit_id << 8 | span.table) << 32 | <uint64_t> span.number << 16 | span.address
+    cdef void merge(self, int unit_id, int owner, const span_t* span) noexcept nogil:
+        """Enter what was written into the pages."""
+        cdef uint64_t key = (<uint64_t> owner << 8 | span.table) << 32 | <uint64_t> span.number << 16 | span.address
         cdef int index
         self.writes += 1
         for index in range(span.count):
-            self.put(key + index, value_in(span, index))
+            self.put(key + index, <uint32_t> unit_id << 16 | value_in(span, index))
 
-    cdef void put(self, uint64_t key, uint16_t value) noexcept nogil:
-        cdef uint32_t place
-        if 4 * self.count >= 3 * self.room and not self.grow():
+    cdef void put(self, uint64_t key, uint32_t unit_and_value) noexcept nogil:
+        cdef value_t* value = value_at(&self.pages, key)
+        if value == NULL:
             show(&self.lost, self.lost + 1)
             return
-        place = place_of(self.values, self.room, key)
-        if self.values[place].stamp:
+        if value.stamp:
             show(&self.coalesced, self.coalesced + 1)
-        else:
-            self.count += 1
-        self.values[place].key = key
-        self.values[place].stamp = self.writes << 16 | value
-
-    cdef bint grow(self) noexcept nogil:
-        cdef uint32_t room = 2 * self.room or ROOM
-        cdef uint32_t i
-        cdef value_t* values = <value_t*> calloc(room, sizeof(value_t))
-        if values == NULL:
-            return False
-        for i in range(self.room):
-            if self.values[i].stamp:
-                values[place_of(values, room, self.values[i].key)] = self.values[i]
-        free(self.values)
-        self.values = values
-        self.room = room
-        return True
+        put_last(&self.pages, value)
+        value.key = key
+        value.stamp = self.writes << 24 | unit_and_value
 
     # ---- from the threads that tell, with the GIL -------------------------------------------------------------------------------------
 
@@ -142,8 +187,12 @@ cdef class Observers:
 
         :param report: called with (sentence, exception) where an observer raises
         """
+        if self.forks != fork_count():
+            lock_image()
+            self.forget()
+            unlock_image()
         self.until = look(&self.written)
-        self.table_too = True
+        self.pages_too = True
         if self.telling:
             return 0
         self.telling = True
@@ -175,13 +224,15 @@ cdef class Observers:
 
     cdef tuple next_event(self):
         """What is to be told next; it is not told twice. None where there is nothing more."""
-        while True:
-            if self.taken_told < self.taken_count:
+        # An observer may have forked: its parent goes on.
+        while self.forks == fork_count():
+            if self.next_value != NULL:
                 return self.next_taken()
             if self.told != self.until:
                 return self.next_of_ring()
-            if not self.table_too or not self.take_table():
-                return None
+            if not self.pages_too or not self.take_pages():
+                break
+        return None
 
     cdef tuple next_of_ring(self):
         cdef note_t note = self.ring[(self.told - self.base) % NOTES]
@@ -193,51 +244,44 @@ cdef class Observers:
         return event_of(note.unit_id, note.span.table, note.span.number, note.span.address, values)
 
     cdef tuple next_taken(self):
-        cdef const value_t* first = &self.taken[self.taken_told]
-        cdef uint64_t key = first.key
-        cdef uint32_t i = 0
+        """What was written together, as far as it lies together."""
+        cdef const value_t* first = self.next_value
+        cdef uint64_t key = first.key, stamp = first.stamp
+        cdef uint64_t end = key
         values = []
-        while i < self.taken_count - self.taken_told and first[i].key == key + i and first[i].stamp >> 16 == first.stamp >> 16:
-            values.append(first[i].stamp & 0xFFFF)
-            i += 1
-        self.taken_told += i
-        if self.taken_told == self.taken_count:
-            free(self.taken)
-            self.taken, self.taken_count, self.taken_told = NULL, 0, 0
-        return event_of(<int> (key >> 40), <int> (key >> 32 & 0xFF), <int> (key >> 16 & 0xFFFF), <int> (key & 0xFFFF), values)
+        while self.next_value != NULL and self.next_value.key == end and self.next_value.stamp >> 16 == stamp >> 16:
+            values.append(self.next_value.stamp & 0xFFFF)
+            self.next_value = self.next_value.behind
+            end += 1
+        if self.next_value == NULL:
+            drop_pages(&self.taken)
+        return event_of(
+            <int> (stamp >> 16 & 0xFF), <int> (key >> 32 & 0xFF), <int> (key >> 16 & 0xFFFF), <int> (key & 0xFFFF), values
+        )
 
-    cdef bint take_table(self) noexcept:
-        """Have what is in the table told next, or first what was written before it; False where it is empty."""
-        cdef uint32_t i, count = 0
+    cdef bint take_pages(self) noexcept:
+        """Have what is in the pages told next, or first what was written before it; False where there is nothing."""
         cdef bint there
         lock_image()
-        there = self.count > 0
+        there = self.pages.first != NULL
         if there and self.told != self.written:
-            # Nothing comes behind that but into the table.
+            # Nothing comes behind that but into the pages.
             self.until = self.written
         elif there:
-            self.taken, self.taken_count = self.values, self.room
-            self.values, self.room, self.count = NULL, 0, 0
+            self.taken = self.pages
+            self.next_value = self.taken.first
+            memset(&self.pages, 0, sizeof(pages_t))
             # What is written from now on is told the next time: there may be no end of it.
-            self.table_too = False
+            self.pages_too = False
         unlock_image()
-        for i in range(self.taken_count):
-            if self.taken[i].stamp:
-                self.taken[count] = self.taken[i]
-                count += 1
-        self.taken_count = count
-        if count:
-            qsort(self.taken, count, sizeof(value_t), by_write)
         return there
 
-    cdef void forget(self) noexcept:
-        """In a fork of the process that tells: nobody is told here of what is noted by now."""
-        lock_image()
+    cdef void forget(self) noexcept nogil:
+        """In a fork of the process that tells, with the image locked: nobody is told here of what is noted by now."""
+        self.forks = fork_count()
         self.until = self.written
         show(&self.told, self.written)
-        free(self.values)
-        self.values, self.room, self.count = NULL, 0, 0
-        unlock_image()
-        free(self.taken)
-        self.taken, self.taken_count, self.taken_told = NULL, 0, 0
+        drop_pages(&self.pages)
+        drop_pages(&self.taken)
+        self.next_value = NULL
         self.telling = False

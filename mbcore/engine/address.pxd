@@ -25,8 +25,11 @@ cdef extern from "<netinet/in.h>" nogil:
     struct sockaddr_in6:
         in6_addr sin6_addr
 
-cdef extern from "<arpa/inet.h>" nogil:
-    const char* inet_ntop(int family, const void* address, char* text, socklen_t room)
+cdef extern from "<netdb.h>" nogil:
+    const int NI_NUMERICHOST
+    int getnameinfo(
+        const sockaddr* address, socklen_t length, char* host, socklen_t host_room, char* service, socklen_t service_room, int flags
+    )
 
 
 cdef inline const void* host_bytes(const sockaddr_storage* address, int* length) noexcept nogil:
@@ -56,11 +59,11 @@ cdef inline bint lets_in_peer(const sockaddr_storage* address) noexcept nogil:
     return lets_in_host(<const uint8_t*> found, length)
 
 
-# As socket.getpeername() writes it; None of what has no host.
+# As socket.getpeername() writes it, with the link of an address that has one, "fe80::1%eth0"; None of what has no host.
 cdef inline object host_text(const sockaddr_storage* address):
     cdef char[64] text
     cdef int length = 0
     cdef const void* found = host_bytes(address, &length)
-    if found == NULL or inet_ntop(address.ss_family, found, text, sizeof(text)) == NULL:
+    if found == NULL or getnameinfo(<const sockaddr*> address, sizeof(address[0]), text, sizeof(text), NULL, 0, NI_NUMERICHOST):
         return None
     return (<bytes> <char*> text).decode("ascii")

@@ -40,7 +40,7 @@ cdef class Loop:
     cdef void close_descriptors(self) noexcept
     cdef int initialised(self) except -1
     cdef void serve(self) noexcept nogil
-    cdef void note(self, Session session) noexcept nogil
+    cdef void call_observers(self, Session session) noexcept nogil
     cdef void report(self) noexcept nogil
     cdef bint is_elsewhere(self) noexcept
     cdef int take_over(self) except -1

@@ -150,8 +150,8 @@ cdef class Loop:
     cdef void serve(self) noexcept nogil:
         pass
 
-    cdef void note(self, Session session) noexcept nogil:
-        """The session has noted a write: have Python tell the observers."""
+    cdef void call_observers(self, Session session) noexcept nogil:
+        """The session has noted a write: have Python tell of it."""
         cdef unsigned int lost = look(&session.store.observers.lost)
         if lost != self.lost:
             self.lost = lost
@@ -177,11 +177,10 @@ cdef class Loop:
 
 
 def after_fork_in_child():
-    """In the child: the loops that run are the parent's, and so is what they have to tell."""
+    """In the child: the loops that run are the parent's."""
     cdef Loop loop
     for loop in running:
         loop.leave()
-        loop.first.store.observers.forget()
     running.clear()
 
 
@@ -273,11 +272,7 @@ cdef class NetworkLoop(Loop):
             for _ in range(count):
                 if not self.asked.get(&errand):
                     break  # a user's code has stopped the loop, which has done the rest
-                # What comes before it in order is told, whatever that raises.
-                try:
-                    self.first.tell_observers()
-                finally:
-                    self.run_errand(errand)
+                self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions(SPARE)
         except BaseException:
@@ -300,15 +295,10 @@ cdef class NetworkLoop(Loop):
         errand.index = self.waiting.pop(session)
         errand.asked = errand.need = PYTHON
         errand.session = <void*> session
-        # It may write: what was written before is told first.
         try:
-            self.first.tell_observers()
+            return self.answer(errand)
         finally:
-            try:
-                waits = self.answer(errand)
-            finally:
-                self.call()
-        return waits
+            self.call()
 
     def give_up(self, Session session not None):
         """A user's code has not answered in time; whether the session waits for another answer."""
@@ -380,7 +370,7 @@ cdef class NetworkLoop(Loop):
                     self.waiting[session] = errand.index
                     return True
                 session.now = monotonic()
-                # The loop goes on where observers are to hear of writes in their order, and nobody does where it has ended.
+                # Observers would hold up the replies to what was asked before, and nobody goes on where the loop has ended.
                 partly = session.store.units.observed or session.now >= begun + TOGETHER or look(&self.ended)
                 fed = FED if partly else session.feed()
         except BaseException:

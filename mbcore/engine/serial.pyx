@@ -141,20 +141,32 @@ cdef class SerialLoop(Loop):
 
         Where a user's code answers later this wants to be called again by ``session.wake``, and :meth:`give_up` at ``session.deadline()``.
         """
-        cdef unsigned int need
         self.initialised()
         # Of several processes the one that runs the loop hears it, even if none does yet.
         if self.claimed:
             hush(&self.to_python)
-        # Looked at first: what the loop noted before it stood still comes first.
-        need = look(&self.need)
-        self.session.tell_observers()
-        if not need or look(&self.ended) or self.session.awaited is not None:
-            return
+        try:
+            if look(&self.need) and not look(&self.ended) and self.session.awaited is None:
+                self.answer()
+        finally:
+            # Last: the line does not wait for them.
+            self.session.tell_observers()
+
+    cdef int answer(self) except -1:
+        """Answer what the loop stands still for, and let it go on."""
+        cdef int answered = FED
         self.session.now = monotonic()
-        if self.session.attend(<int> need) != WAIT:
-            show(&self.need, 0)
-            ring(&self.to_loop)
+        try:
+            answered = self.session.answer_in_python()
+        except BaseException:
+            # A user's code wants to end the program: this request has no answer.
+            self.session.reset()
+            raise
+        finally:
+            if answered != WAIT:
+                show(&self.need, 0)
+                ring(&self.to_loop)
+        return 0
 
     def give_up(self):
         """A user's code has not answered in time: let the line go on."""
@@ -234,7 +246,7 @@ cdef class SerialLoop(Loop):
         """Let the session go on until it has looked at all bytes; stand still where it needs Python."""
         while fed != FED:
             if fed == OBSERVE:
-                self.note(self.session)
+                self.call_observers(self.session)
             else:
                 show(&self.need, fed)
                 ring(&self.to_python)

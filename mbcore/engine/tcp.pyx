@@ -647,7 +647,7 @@ cdef class TcpLoop(NetworkLoop):
         cdef socklen_t length
         while fed != FED:
             if fed == OBSERVE:
-                self.note(<Session> connection.session)
+                self.call_observers(<Session> connection.session)
             else:
                 # Who has asked before need not wait.
                 if self.flush(index, now):

@@ -159,7 +159,7 @@ cdef class UdpLoop(NetworkLoop):
     cdef int go_on(self, peer_t* peer, int fed) noexcept nogil:
         """Let the session finish and send its reply; FED, or what Python is needed for."""
         while fed == OBSERVE:
-            self.note(<Session> peer.session)
+            self.call_observers(<Session> peer.session)
             fed = (<Session> peer.session).feed()
         if fed == FED:
             (<Session> peer.session).keep()
