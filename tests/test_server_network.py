@@ -282,6 +282,13 @@ def test_a_connection_that_makes_room_is_told_of(serve, reactor, caplog):
     assert served.clients[0].is_closed()
 
 
+def test_a_server_does_without_the_table_of_hosts_where_no_script_has_loaded_it(serve, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mbcore.device")
+    served = serve()
+    served.ask(served.connect(), READ, ANSWER)
+    assert "mbcore.device" not in sys.modules
+
+
 def test_a_host_that_is_not_let_in(serve, reactor, access_control, caplog):
     served = serve()
     before = served.connect()
