@@ -453,7 +453,7 @@ cdef class Session:
             for unit_id in range(256):
                 if units.by_id[unit_id] == NULL or units.by_id[unit_id] == units.only and unit_id != units.only_id:
                     continue
-                if units.only == NULL and self.answered != NULL and not self.answered[unit_id]:
+                if not self.store.single and self.answered != NULL and not self.answered[unit_id]:
                     continue
                 self.note_outcome(unit_id, execute(
                     units.by_id[unit_id], &self.control.control, &exchange.request, &exchange.response, self.data_place()

@@ -109,8 +109,7 @@ class LoopCarrier:
 
     def doRead(self) -> None:
         """The loop wants something."""
-        if not self._thread.elsewhere():
-            self._attend()
+        self._attend()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped, or something went wrong in one."""
@@ -124,7 +123,7 @@ class LoopCarrier:
 
     def _attend(self) -> None:
         loop = self._loop
-        if loop is None:
+        if loop is None or self._thread.elsewhere():
             return
         self._call(loop.attend)
         if loop.schedule_errno and not self._told:
@@ -151,15 +150,16 @@ class LoopCarrier:
     def _give_up(self, loop: SerialLoop) -> None:
         """A user's code has not answered in time."""
         self._timer = None
-        self._call(loop.give_up)
-        self._attend()
+        if not self._thread.elsewhere():
+            self._call(loop.give_up)
+            self._attend()
 
     def _call(self, method: Callable[[], None]) -> None:
         try:
             method()
         except BaseException as error:
             # Of a user's code that wants to end the program. Raised here it would end the line.
-            self._factory.report("a user's code was interrupted; what it was to answer is not answered", error)
+            self._factory.report("a user's code was interrupted; a request that it was to answer is not answered", error)
 
     def _end(self, reason: str) -> None:
         """The loop has ended: leave nothing open."""

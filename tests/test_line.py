@@ -267,6 +267,14 @@ def test_a_broadcast_is_for_the_units_of_the_line(kind):
 
 
 @pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
+def test_a_broadcast_is_not_for_the_only_unit_where_the_line_does_not_answer_it(kind):
+    only = image(hr=kind(0, [0, 0]))
+    session = LineSession(ModbusRtuFramer, units(u1=only), units=[2])
+    session.receive(wrap_rtu(WRITE, 0), 1.0)
+    assert only.getValues(3, 1, 1) == [0]
+
+
+@pytest.mark.parametrize("kind", [ModbusSequentialDataBlock, Own])
 def test_a_broadcast_reaches_the_one_context_of_all_units(kind):
     slave = image(hr=kind(0, [0, 0]))
     session = LineSession(ModbusRtuFramer, one_unit(slave), units=[7])

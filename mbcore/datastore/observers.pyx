@@ -63,17 +63,18 @@ cdef bint make_room(pages_t* pages) noexcept nogil:
 
 cdef value_t* value_at(pages_t* pages, uint64_t key) noexcept nogil:
     """The value of a key, in a page that is made where there is none; NULL where there is no memory."""
-    cdef page_t** place
-    if not make_room(pages):
-        return NULL
-    place = place_of(pages, key // PAGE)
-    if place[0] == NULL:
-        place[0] = <page_t*> calloc(1, sizeof(page_t))
-        if place[0] == NULL:
+    cdef page_t* page = NULL
+    if pages.room:
+        page = place_of(pages, key // PAGE)[0]
+    if page == NULL:
+        page = <page_t*> calloc(1, sizeof(page_t))
+        if page == NULL or not make_room(pages):
+            free(page)
             return NULL
-        place[0].number = key // PAGE
+        page.number = key // PAGE
+        place_of(pages, page.number)[0] = page
         pages.count += 1
-    return &place[0].values[key % PAGE]
+    return &page.values[key % PAGE]
 
 
 cdef void put_last(pages_t* pages, value_t* value) noexcept nogil:
@@ -187,9 +188,11 @@ cdef class Observers:
 
         :param report: called with (sentence, exception) where an observer raises
         """
-        if self.forks != fork_count():
+        if look(&self.forks) != fork_count():
             lock_image()
-            self.forget()
+            # Another thread of the child may have been here before.
+            if self.forks != fork_count():
+                self.forget()
             unlock_image()
         self.until = look(&self.written)
         self.pages_too = True
@@ -225,7 +228,7 @@ cdef class Observers:
     cdef tuple next_event(self):
         """What is to be told next; it is not told twice. None where there is nothing more."""
         # An observer may have forked: its parent goes on.
-        while self.forks == fork_count():
+        while look(&self.forks) == fork_count():
             if self.next_value != NULL:
                 return self.next_taken()
             if self.told != self.until:
@@ -237,6 +240,7 @@ cdef class Observers:
     cdef tuple next_of_ring(self):
         cdef note_t note = self.ring[(self.told - self.base) % NOTES]
         cdef int index
+        # First: without memory for the rest it is not told, rather than told for ever.
         show(&self.told, self.told + 1)
         if note.span.data != NULL:
             note.span.data = note.data
@@ -278,10 +282,11 @@ cdef class Observers:
 
     cdef void forget(self) noexcept nogil:
         """In a fork of the process that tells, with the image locked: nobody is told here of what is noted by now."""
-        self.forks = fork_count()
         self.until = self.written
         show(&self.told, self.written)
         drop_pages(&self.pages)
         drop_pages(&self.taken)
         self.next_value = NULL
         self.telling = False
+        # Last: who sees that needs no lock for the rest.
+        show(&self.forks, fork_count())

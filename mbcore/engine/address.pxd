@@ -66,4 +66,4 @@ cdef inline object host_text(const sockaddr_storage* address):
     cdef const void* found = host_bytes(address, &length)
     if found == NULL or getnameinfo(<const sockaddr*> address, sizeof(address[0]), text, sizeof(text), NULL, 0, NI_NUMERICHOST):
         return None
-    return (<bytes> <char*> text).decode("ascii")
+    return (<bytes> <char*> text).decode("utf-8", "replace")

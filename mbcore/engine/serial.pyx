@@ -161,6 +161,8 @@ cdef class SerialLoop(Loop):
         except BaseException:
             # A user's code wants to end the program: this request has no answer.
             self.session.reset()
+            # The line was not opened anew: what came behind the request is looked at with the time that it has.
+            self.session.last = self.session.now
             raise
         finally:
             if answered != WAIT:
