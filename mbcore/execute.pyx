@@ -209,15 +209,16 @@ cdef void report_server_id(const unit_t* unit, const control_t* control, respons
     cdef writer_t writer = write_to(data, MAX_PDU - 2)
     cdef const identity_t* identity = control.identity
     cdef int object_id
-    cdef size_t room
     if unit.server_id != NULL:
         put_bytes(&writer, unit.server_id, unit.server_id_length)
     else:
+        # What is too long is cut off; there is always room for the indicator.
+        writer.end -= 1
         for object_id in range(3):
             if object_id:
                 put_u8(&writer, 45)
-            room = writer.end - writer.at - 3
-            put_bytes(&writer, identity.text[object_id], min(<size_t> identity.length[object_id], room))
+            put_bytes(&writer, identity.text[object_id], min(<size_t> identity.length[object_id], <size_t> (writer.end - writer.at)))
+        writer.end += 1
         put_u8(&writer, control.run_indicator)
     response.data_length = <uint16_t> written(&writer)
 

@@ -77,6 +77,7 @@ cdef class LineSession(Session):
     cdef int end_of_frame(self) noexcept nogil
     cdef void discard(self, int length) noexcept nogil
     cdef void drop_reply(self) noexcept nogil
+    cdef void count_unsent(self) noexcept nogil
     cdef bint only_zeros(self, const uint8_t* at) noexcept nogil
     cdef bint is_mine(self) noexcept nogil
     cdef void pass_over(self) noexcept nogil

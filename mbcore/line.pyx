@@ -353,13 +353,17 @@ cdef class LineSession(Session):
 
     cdef void drop_reply(self) noexcept nogil:
         # Another frame follows: whoever asked before has given up, and a reply now would collide (2.4.1).
-        cdef control_t* control = &self.control.control
         if self.out_length:
             self.out_length = 0
-            self.counters.suppressed_replies += 1
-            lock_image()
-            control.counters[SERVER_NO_RESPONSE] += 1
-            unlock_image()
+            self.count_unsent()
+
+    cdef void count_unsent(self) noexcept nogil:
+        """A reply does not go out, or not all of it."""
+        cdef control_t* control = &self.control.control
+        self.counters.suppressed_replies += 1
+        lock_image()
+        control.counters[SERVER_NO_RESPONSE] += 1
+        unlock_image()
 
     cdef size_t reply_ready(self, double now) noexcept nogil:
         """How many bytes of a reply may be sent now; 0 while someone else speaks, too early, or too late."""

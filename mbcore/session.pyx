@@ -226,14 +226,21 @@ cdef class Session:
 
     cdef int attend(self, int fed) except -1:
         """Do with the GIL what the loop has stopped for; WAIT where the answer comes later."""
-        try:
-            if fed == PYTHON:
-                fed = self.answer_in_python()
-        finally:
-            # Of a broadcast some units may have executed it, whatever another one does.
-            if self.exchange.observed:
-                self.tell_observers()
-        return WAIT if fed == WAIT else FED
+        while True:
+            try:
+                if fed == PYTHON:
+                    fed = self.answer_in_python()
+            finally:
+                # Of a broadcast some units may have executed it, whatever another one does.
+                if self.exchange.observed:
+                    self.tell_observers()
+            if fed != WAIT:
+                return FED
+            if self.awaited is not None:
+                self.awaited.suspended = True
+                return WAIT
+            # An observer has had it answered.
+            fed = PYTHON
 
     cdef void keep(self) noexcept nogil:
         # The partial frame that is left. A silence ends a run of noise too.
@@ -455,19 +462,14 @@ cdef class Session:
                     continue
                 if not self.store.single and self.answered != NULL and not self.answered[unit_id]:
                     continue
-                self.note_outcome(unit_id, execute(
-                    units.by_id[unit_id], &self.control.control, &exchange.request, &exchange.response, self.data_place()
-                ))
+                self.execute_one(unit_id, units.by_id[unit_id])
         return DONE
 
     cdef int execute_one(self, int unit_id, unit_t* unit) noexcept nogil:
-        """A broadcast, for a unit among some that are Python's: where its table is in C, in one hold of the lock as ever."""
-        cdef int outcome
-        lock_image()
-        outcome = execute(unit, &self.control.control, &self.exchange.request, &self.exchange.response, self.data_place())
+        """A broadcast, for a unit; EXECUTE_IN_PYTHON where that is not done."""
+        cdef int outcome = execute(unit, &self.control.control, &self.exchange.request, &self.exchange.response, self.data_place())
         if outcome != EXECUTE_IN_PYTHON:
             self.note_outcome(unit_id, outcome)
-        unlock_image()
         return outcome
 
     cdef void note_outcome(self, int unit_id, int outcome) noexcept nogil:
@@ -581,9 +583,14 @@ cdef class Session:
             if not self.reserve():
                 raise MemoryError()
             exchange.response.data = self.data_place()
-            if exchange.broadcast and self.execute_one(unit_id, unit_of((<Dialogue> dialogue).context)) != EXECUTE_IN_PYTHON:
-                del self.asked[0]
-                continue
+            if exchange.broadcast:
+                # Among units that are Python's there may be others.
+                lock_image()
+                outcome = self.execute_one(unit_id, unit_of((<Dialogue> dialogue).context))
+                unlock_image()
+                if outcome != EXECUTE_IN_PYTHON:
+                    del self.asked[0]
+                    continue
             try:
                 outcome = execute_in_python(dialogue, &exchange.request, &exchange.response, self.data_place(), self.report)
             except Later as later:
@@ -591,7 +598,6 @@ cdef class Session:
                 later.deferred.addCallbacks(self.awaited.answered, self.awaited.failed)
                 if self.awaited is None:
                     continue  # it had been answered already
-                self.awaited.suspended = True
                 self.awaited_since = self.now
                 return WAIT
             del self.asked[0]
@@ -609,6 +615,8 @@ cdef class Session:
         cdef exchange_t* exchange = &self.exchange
         cdef frame_t* frame = &exchange.frame
         cdef uint8_t* place = self.out + self.out_length + self.framer.head
+        # Of a broadcast without an addressee, too.
+        answer = b""
         pdu = frame.pdu[:frame.pdu_length]
         contexts = [context for _, context in self.addressees()] if exchange.broadcast else [self.store.context_of(frame.unit_id)]
         for context in contexts:

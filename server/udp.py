@@ -69,7 +69,16 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             return
         self.session = self.buildSession()
         session.wake = partial(self._resume, session, addr)
-        self._waiting[session] = self.reactor.callLater(cast(float, session.deadline()) - now, self._give_up, session, addr)
+        self._watch(session, addr, now)
+
+    def _watch(self, session: Session, addr: tuple[str, int], now: float) -> None:
+        """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
+        timer = self._waiting.pop(session, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+        if session.waiting:
+            delay = max(cast(float, session.deadline()) - now, 0)
+            self._waiting[session] = self.reactor.callLater(delay, self._give_up, session, addr)
 
     def _resume(self, session: Session, addr: tuple[str, int]) -> None:
         """A user's code has answered at last."""
@@ -77,19 +86,16 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         reply = session.resume(now)
         if reply:
             self._send(reply, addr)
-        timer = self._waiting[session]
-        if session.waiting:
-            timer.reset(cast(float, session.deadline()) - now)
-        else:
-            timer.cancel()
-            del self._waiting[session]
+        self._watch(session, addr, now)
 
     def _give_up(self, session: Session, addr: tuple[str, int]) -> None:
         """It has not."""
-        del self._waiting[session]
+        now = self.seconds()
         reply = session.expire(cast(float, session.deadline()))
         if reply:
             self._send(reply, addr)
+        # Of a broadcast another unit may be asked now.
+        self._watch(session, addr, now)
 
     def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
         if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):
@@ -103,7 +109,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
     def note_dropped(self, times: int = 1) -> None:
         """A request was dropped because too many wait, or several since the last time: say so now and then."""
         if (number := self._undelivered.count("waiting", times)) is not None:
-            _log.warning("%d requests wait for answers already; one more is dropped (%d times so far)", MAX_WAITING, number)
+            _log.warning("too many requests wait for answers already; one more is dropped (%d times so far)", number)
 
     def note_undelivered(self, client: object, reason: str, times: int = 1) -> None:
         """A reply could not be sent, or several since the last time: say so now and then."""

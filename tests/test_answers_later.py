@@ -462,6 +462,26 @@ def test_a_broadcast_that_is_confirmed_ends_in_silence_too():
     assert protocol.reactor.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_each_unit_of_a_broadcast_by_datagram_has_its_time(answered):
+    first, second = Asked(("setValues",)), Asked(("setValues",))
+    protocol = ModbusUdpProtocol(units(u1=image(hr=first), u2=image(hr=second)), reactor=Reactor(), broadcast_enable=True, answer_timeout=1)
+    protocol.seconds = protocol.reactor.seconds
+    protocol.makeConnection(FakeDatagramTransport())
+    protocol.datagramReceived(wrap_socket(pdu("06 0001 0005"), 0), PEER)
+    protocol.reactor.advance(1.1)
+    assert first.calls[0][-1].called, "it is given up"
+    assert [call[:-1] for call in second.calls] == [("setValues", 1, [5])]
+    if answered:
+        second.answer(None)
+    else:
+        protocol.reactor.advance(1.1)
+    assert second.calls[0][-1].called
+    assert second.calls[0][-1].result is None, "not even a slip of the server's own"
+    assert protocol.reactor.getDelayedCalls() == []
+    assert protocol.transport.written == []
+
+
 def test_a_flood_of_datagrams_that_wait_has_a_limit(asked, monkeypatch, caplog):
     monkeypatch.setattr("mbcore.server.udp.MAX_WAITING", 2)
     protocol = udp_port(asked)
@@ -509,6 +529,26 @@ def test_without_a_report_such_a_canceller_holds_up_nobody_either(session, asked
     session.receive(wrap_socket(READ, 1, 1), 1.0)
     asked.calls[0][-1]._canceller = lambda deferred: 1 // 0
     assert session.expire(5.0) == wrap_socket(refused(3, 0x0B), 1, 1)
+
+
+def test_an_observer_may_have_the_rest_of_a_broadcast_answered():
+    """Of the unit whose write it hears of it knows more than another one's block."""
+    asked = Asked(("setValues",))
+    context, heard = units(u1=image(hr=block([0, 9])), u2=image(hr=asked)), []
+
+    def observer(unit_id, table, address, values):
+        heard.append((unit_id, values))
+        if unit_id == 1:
+            asked.answer(None)
+
+    context.add_observer(observer)
+    session = Session(ModbusSocketFramer, context, broadcast_enable=True)
+    woken = []
+    session.wake = lambda: woken.append(True)
+    answer = session.receive(wrap_socket(pdu("06 0000 0005"), 0) + wrap_socket(READ, 1, 7), 1.0)
+    assert answer == wrap_socket(pdu("03 04 0005 0009"), 1, 7)
+    assert heard == [(1, [5]), (2, [5])]
+    assert (session.waiting, session.deadline(), woken) == (False, None, [])
 
 
 def test_observers_hear_what_a_broadcast_left_in_a_block_that_answers_later(asked):

@@ -175,6 +175,16 @@ def test_report_server_id_has_a_run_indicator_and_a_byte_count(connect):
     assert 0xFF in answer[2:]
 
 
+@pytest.mark.parametrize("vendor", [240, 243, 244])
+def test_report_server_id_has_its_run_indicator_however_long_the_names_are(connect, vendor):
+    for product in range(6):
+        for revision in range(6):
+            names = "V" * vendor, "P" * product, "R" * revision
+            answer = connect(unit(), identified(dict(enumerate(names)))).ask(b"\x11")
+            assert answer[2:] == "-".join(names).encode()[:250] + b"\xff"
+            assert answer[1] == len(answer) - 2
+
+
 @malformed(b"\x11" + pdu(rest) for rest in ("00", "0000", "FFFF FFFF"))
 def test_report_server_id_with_data_is_illegal_data_value(connect, request_):
     master = connect(unit(), identified(BASIC))

@@ -152,6 +152,13 @@ def test_a_broadcast_reaches_every_unit_and_is_not_answered(slave):
     assert seen == [slave, other]
 
 
+@pytest.mark.parametrize("line", ["rtu-serial", "rtu"])
+def test_a_broadcast_that_reaches_nobody_is_not_answered(line):
+    store = ModbusServerContext({}, single=False)
+    session = LINES[line].session(store, decoder=decoder_of(SumRequest), broadcast_enable=True)
+    assert session.receive(LINES[line].wrap(pdu("37 0000 0001"), 0, 0), 0.0) == b""
+
+
 def test_a_custom_request_counts_like_any_other(slave):
     control = ModbusControlBlock()
     session = LINES["socket"].session(one_unit(slave), control, decoder=decoder_of(SumRequest))

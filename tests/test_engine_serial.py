@@ -924,6 +924,7 @@ def test_a_receiver_that_never_reads_costs_the_reply_and_no_processor(bus):
     begun = processor_time(served.thread_id)
     served.say(ASKED)
     until(lambda: served.session.line_counters()["suppressed_replies"] == 1)
+    assert served.session.control.Counter.SlaveNoResponse == 1
     assert processor_time(served.thread_id) - begun < 0.1, "of a second"
     while select.select([served.end], [], [], 0)[0]:
         os.read(served.end, 65536)

@@ -318,6 +318,7 @@ cdef class SerialLoop(Loop):
                 continue
             if count < 0 and errno != EAGAIN and errno != EINTR:
                 self.error = errno
+                self.session.count_unsent()
                 break
             timeout = time_of(limit - monotonic())
             polled.fd, polled.events, polled.revents = self.fd, POLLOUT, 0
@@ -325,7 +326,7 @@ cdef class SerialLoop(Loop):
             if monotonic() >= limit or polled.revents & (POLLERR | POLLHUP | POLLNVAL):
                 # Flow control, or a device that has gone: the next read says which. A part of a reply must not go out later.
                 tcflush(self.fd, TCOFLUSH)
-                self.session.counters.suppressed_replies += 1
+                self.session.count_unsent()
                 break
         return end
 
