@@ -212,6 +212,13 @@ class ModbusServerBase:
             _log.warning('%s is refused: ModbusAccessControl().add("%s") would let it in (%d refused so far)', host, host, number)
         return False
 
+    def note_turned_away(self, times: int = 1) -> None:
+        """So many hosts wait to be let in that one more could not, or several since the last time: say so now and then."""
+        if (number := self._refusals.count("waiting", times)) is not None:
+            _log.warning(
+                "a host that ModbusAccessControl does not have is turned away unasked, since many wait already (%d times so far)", number
+            )
+
     @property
     def reactor(self) -> Any:
         """The reactor that drives this server."""
@@ -387,7 +394,7 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
         for connection in list(self._connections):
             connection.close()
         if self.carrier is not None:
-            self.carrier.loop.disconnect()
+            self.carrier.disconnect()
         elif not self._connections:
             return succeed(None)
         gone: Deferred[None] = Deferred()

@@ -115,6 +115,8 @@ class LoopServer:
         lost = self._grown("lost", self._factory.store.lost)
         if lost and (number := self._rarely.count("lost", lost)) is not None:
             _log.warning("values that masters have written are not told to observers: there is no memory (%d so far)", number)
+        if turned_away := self._grown("turned away", self.loop.turned_away):
+            self._factory.note_turned_away(turned_away)
 
     def _grown(self, counter: str, number: int) -> int:
         """By how much a counter has grown to `number` since the last time."""
@@ -209,6 +211,12 @@ class TcpServer(LoopServer):
         """Have the hook told of the connections from now on, or no more."""
         self.loop.trace(self._factory.trace_connect is not None)
 
+    def disconnect(self) -> None:
+        """Close all connections there are; the factory is told when none is left."""
+        # Of earlier times nobody waits to hear.
+        self._grown("emptied", self.loop.emptied)
+        self.loop.disconnect()
+
     def _tell(self) -> None:
         super()._tell()
         if evicted := self._grown("evicted", self.loop.evicted):
@@ -217,7 +225,8 @@ class TcpServer(LoopServer):
             self._factory.note_broken(self.loop.broken_peer or "a client", broken)
         if refused := self._grown("refused", self.loop.refused):
             self._factory.note_refusal(self.loop.refusal, refused)
-        if not self.loop.count:
+        # Others may have come since.
+        if self._grown("emptied", self.loop.emptied) or not self.loop.count:
             self._factory.none_left()
 
 

@@ -346,7 +346,10 @@ RUN_SECONDS = 60
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mbcore.__file__))}
 
 
-def run_python(program: str) -> str:
-    """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is."""
+def run_python(program: str, **variables: str) -> str:
+    """What `program` prints in a Python of its own, with the mbcore of this one, whatever the current folder is.
+
+    :param variables: of its environment, beside this one's
+    """
     command = [sys.executable, "-P", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=ENVIRONMENT).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN_SECONDS, env=ENVIRONMENT | variables).stdout

@@ -14,6 +14,7 @@ import time
 import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
 from test_answers_later import Asked
+from live.programs import need
 from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 from twisted.internet.defer import Deferred
@@ -438,6 +439,42 @@ def test_descriptors_that_run_out_are_waited_for():
     assert lines[2] == "[12, 12, 12, 12] 5"
 
 
+def test_a_connection_that_cannot_be_accepted_holds_up_no_other(tmp_path):
+    """accept(2) tells of errors of the network that concern one connection alone."""
+    source, library = tmp_path / "failing.c", tmp_path / "failing.so"
+    source.write_text(
+        "#define _GNU_SOURCE\n"
+        "#include <dlfcn.h>\n#include <errno.h>\n#include <sys/socket.h>\n"
+        "int accept4(int fd, struct sockaddr* address, socklen_t* length, int flags) {\n"
+        "    static const int errors[] = {ECONNABORTED, EPROTO, EHOSTUNREACH, ENETDOWN, EPERM};\n"
+        "    static unsigned calls;\n"
+        "    if (calls < sizeof errors / sizeof *errors) { errno = errors[calls++]; return -1; }\n"
+        "    int (*real)(int, struct sockaddr*, socklen_t*, int) = dlsym(RTLD_NEXT, \"accept4\");\n"
+        "    return real(fd, address, length, flags);\n"
+        "}\n"
+    )
+    subprocess.run([need("cc", "build-essential"), "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    said = run_python(
+        "import socket, threading\n"
+        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
+        "from mbcore.engine.tcp import TcpLoop\n"
+        "from mbcore.session import Session\n"
+        "context = ModbusServerContext(ModbusSlaveContext())\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "listener.setblocking(False)\n"
+        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100)\n"
+        "thread = threading.Thread(target=loop.run)\n"
+        "thread.start()\n"
+        "client = socket.create_connection(listener.getsockname(), 10)\n"
+        "client.sendall(bytes.fromhex('000100000006 01 08 0000 A537'))\n"
+        "print(len(client.recv(100)), loop.accepted, loop.refused)\n"
+        "loop.stop()\n"
+        "thread.join()\n",
+        LD_PRELOAD=str(library),
+    )
+    assert said == "12 1 0\n"
+
+
 def test_the_connections_of_one_host_make_room_among_themselves(serve):
     served = serve(per_host=2)
     others = [served.connect(source="127.0.0.2"), served.connect(source="127.0.0.3")]
@@ -616,6 +653,37 @@ def test_who_is_in_the_table_is_served_without_python(serve, table_of_hosts):
     for client in kept:
         served.ask(client, READ, ANSWER, attending=False)
     assert (served.loop.accepted, served.loop.count) == (2, 2)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_strangers_leave_room_for_hosts_in_the_table(serve, table_of_hosts, turned):
+    """Nobody attends to the loop while they come."""
+    asked = []
+    served = serve(most=100, admit=asked.append)
+    if turned:
+        served.turn()
+    table_of_hosts((b"\x7f\0\0\1", 32))
+    strangers = [served.connect(source="127.0.0.2") for _ in range(200)]
+    until(lambda: served.loop.turned_away >= (120 if turned else 190))
+    for _ in range(7):
+        served.ask(served.connect(), READ, ANSWER, attending=False)
+    assert asked == []
+    served.attend_until(lambda: len(asked) + served.loop.turned_away == 200)
+    assert all(client.is_closed() for client in strangers)
+    assert set(asked) == {"127.0.0.2"}
+    assert (served.loop.accepted, served.loop.refused) == (7, 0)
+
+
+@pytest.mark.usefixtures("table_of_hosts")
+def test_who_has_given_up_before_he_is_let_in_takes_nobodys_place(serve):
+    served = serve(most=1, admit=lambda host: True)
+    kept = served.connect()
+    served.ask(kept, READ, ANSWER)
+    for _ in range(5):
+        # Behind the session that it takes there is another one.
+        served.connect().reset()
+        served.ask(kept, READ, ANSWER)
+    assert (served.loop.accepted, served.loop.evicted, served.loop.count) == (1, 0, 1)
 
 
 def test_without_a_table_of_hosts_nobody_is_asked():
@@ -853,6 +921,33 @@ def test_in_a_fork_that_a_users_block_makes_nothing_is_sent(serve):
         os._exit(bool(sent))
     assert os.waitstatus_to_exitcode(os.waitpid(told.child, 0)[1]) == 0
     assert client.hear(22) == wrap_socket(words_answer(7)) * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_fork_that_a_users_block_makes_and_returns_from_does_nothing_more(serve):
+    """Whose host is to be let in, and whose block is asked next, is the parent's."""
+    told = Told()
+    served = serve(store(hr=told))
+    clients = [served.connect() for _ in range(4)]
+    parent = os.getpid()
+
+    def fork(count):
+        if len(told.threads) == 1:
+            told.child = os.fork()
+        return [7] * count
+
+    told.outcome, told.child = fork, -1
+    for client in clients:
+        client.say(wrap_socket(READ) * 2)
+    # Behind all of them.
+    served.ask(served.connect(), COILS, COILS_ANSWER, attending=False)
+    served.attend()
+    if os.getpid() != parent:
+        os._exit(len(told.threads) != 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(told.child, 0)[1]) == 0
+    for client in clients:
+        assert served.hear(client, 22) == wrap_socket(words_answer(7)) * 2
+    assert len(told.threads) == 8
 
 
 def test_a_custom_function_is_answered(serve):

@@ -181,7 +181,8 @@ def test_a_stream_that_has_lost_its_frames_is_logged(serve, reactor, caplog):
     client = serve().connect()
     client.say(b"\x00\x01\xff\xff" + bytes(20))
     assert client.is_closed()
-    reactor.turn_until(lambda: "127.0.0.1: the stream has lost its frames; closing the connection" in caplog.text)
+    sentence = f"127.0.0.1:{client.socket.getsockname()[1]}: the stream has lost its frames; closing the connection"
+    reactor.turn_until(lambda: sentence in caplog.text)
 
 
 def test_rtu_over_tcp(serve):
@@ -615,6 +616,22 @@ def test_connections_are_counted_and_closed_and_have_no_protocols(serve, reactor
     twisted.stop()
 
 
+def test_who_waits_for_the_last_connection_is_told_though_another_one_has_come(serve, reactor):
+    served = serve()
+    reactor.turn()
+    client = served.connect()
+    served.ask(client, READ, ANSWER)
+    gone = served.handle.factory.close_connections()
+    assert client.is_closed()
+    # A master that connects again at once, before the reactor has its turn.
+    client = served.connect()
+    client.say(wrap_socket(READ))
+    assert client.hear(11) == wrap_socket(ANSWER)
+    reactor.turn_until(lambda: gone.called)
+    served.ask(client, READ, ANSWER)
+    assert served.handle.connections == 1
+
+
 def test_values_that_observers_were_not_told_are_counted(reactor):
     served, heard = Served(reactor), []
     served.context.add_observer(lambda *write: heard.append(write))
@@ -631,12 +648,12 @@ def test_values_that_observers_were_not_told_are_counted(reactor):
 class Counting:
     """A loop's counters."""
 
-    evicted = refused = count = dropped = undelivered = broken = 0
+    evicted = emptied = refused = turned_away = count = dropped = undelivered = broken = 0
     # Its context's.
     lost = 0
     news = property(lambda self: -1 - self.evicted - self.refused - self.lost - self.dropped - self.undelivered - self.broken)
     refusal = errno.EMFILE
-    undelivered_peer = "192.0.2.7"
+    undelivered_peer = "192.0.2.7:1502"
 
     def attend(self):
         return []
@@ -702,6 +719,8 @@ def test_datagrams_are_served_without_the_reactor(serve_udp, reactor):
     served = serve_udp()
     assert served.handle.engine is True
     assert served.handle.connections == 0
+    # Sessions are made ahead.
+    reactor.turn()
     served.client.ask(READ, ANSWER)
     assert not reactor.turn(0)
     [reader] = reactor.readers
@@ -821,12 +840,13 @@ def test_what_a_udp_loop_counts_is_logged_now_and_then(serve_udp, reactor, caplo
     serve_udp()
     [reader] = reactor.readers
     counting = Counting()
-    counting.dropped = counting.undelivered = 7
+    counting.dropped = counting.undelivered = counting.turned_away = 7
     monkeypatch.setattr(reader, "loop", counting)
     reader.doRead()
     monkeypatch.undo()
-    assert "1000 requests wait for answers already; one more is dropped (7 times so far)" in caplog.text
-    assert "a reply to 192.0.2.7 could not be sent: Too many open files (7 times so far)" in caplog.text
+    assert "too many requests wait for answers already; one more is dropped (7 times so far)" in caplog.text
+    assert "does not have is turned away unasked, since many wait already (7 times so far)" in caplog.text
+    assert "a reply to 192.0.2.7:1502 could not be sent: Too many open files (7 times so far)" in caplog.text
 
 
 def test_what_a_datagrams_session_is_made_of_may_change(reactor):

@@ -27,6 +27,7 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef extern from "<netdb.h>" nogil:
     const int NI_NUMERICHOST
+    const int NI_NUMERICSERV
     int getnameinfo(
         const sockaddr* address, socklen_t length, char* host, socklen_t host_room, char* service, socklen_t service_room, int flags
     )
@@ -61,9 +62,26 @@ cdef inline bint lets_in_peer(const sockaddr_storage* address) noexcept nogil:
 
 # As socket.getpeername() writes it, with the link of an address that has one, "fe80::1%eth0"; None of what has no host.
 cdef inline object host_text(const sockaddr_storage* address):
-    cdef char[64] text
-    cdef int length = 0
-    cdef const void* found = host_bytes(address, &length)
-    if found == NULL or getnameinfo(<const sockaddr*> address, sizeof(address[0]), text, sizeof(text), NULL, 0, NI_NUMERICHOST):
+    cdef char[64] host
+    if not write_name(address, host, NULL):
         return None
-    return (<bytes> <char*> text).decode("utf-8", "replace")
+    return (<bytes> <char*> host).decode("utf-8", "replace")
+
+
+# For the log: host and port.
+cdef inline object peer_text(const sockaddr_storage* address):
+    cdef char[64] host
+    cdef char[8] port
+    if not write_name(address, host, port):
+        return None
+    return (<bytes> <char*> host + b":" + <bytes> <char*> port).decode("utf-8", "replace")
+
+
+# Into a host's 64 characters and a port's 8.
+cdef inline bint write_name(const sockaddr_storage* address, char* host, char* port) noexcept:
+    cdef int length = 0
+    if host_bytes(address, &length) == NULL:
+        return False
+    return not getnameinfo(
+        <const sockaddr*> address, sizeof(address[0]), host, 64, port, 8 if port != NULL else 0, NI_NUMERICHOST | NI_NUMERICSERV
+    )

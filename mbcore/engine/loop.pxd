@@ -95,6 +95,10 @@ cdef class NetworkLoop(Loop):
     cdef bint owes_call
     # Of both threads: Python does one errand after the other, and what it has handed back wants to be taken without a call.
     cdef unsigned int several
+    # peers that Python is to let in
+    cdef uint32_t strangers
+    #: Peers that could not wait to be let in, since too many did.
+    cdef readonly unsigned int turned_away
 
     cdef int set_up(self, new_session, admit) except -1
     cdef int tell_all(self) except -1
@@ -107,6 +111,8 @@ cdef class NetworkLoop(Loop):
     cdef bint has_said_more(self, uint32_t index) noexcept
     cdef int make_sessions(self, unsigned int most) except -1
     cdef void want_sessions(self) noexcept nogil
+    cdef uint32_t sessions_left(self) noexcept nogil
+    cdef bint takes_stranger(self, uint32_t places_left) noexcept nogil
     cdef void* take_session(self) noexcept nogil
     cdef void give_back(self, void* session) noexcept nogil
     cdef void tell(self, uint32_t index, int need, void* session) noexcept nogil

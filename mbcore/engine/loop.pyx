@@ -24,6 +24,8 @@ cdef enum:
     # Sessions made ahead, each for one peer to come: before the loop begins, and from its first turn on.
     FIRST = 16
     SPARE = 128
+    # Fewer than a burst of peers may want.
+    FEW = 64
 
 # How long requests that have come together are answered before the reactor has its turn and the replies go out, seconds.
 cdef double TOGETHER = 0.001
@@ -270,8 +272,9 @@ cdef class NetworkLoop(Loop):
                 show(&self.several, True)
                 ring(&self.to_loop)
             for _ in range(count):
-                if not self.asked.get(&errand):
-                    break  # a user's code has stopped the loop, which has done the rest
+                # In a fork, which a user's code has made, the rest is the parent's.
+                if self.left or not self.asked.get(&errand):
+                    break  # or it has stopped the loop, which has done the rest
                 self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions(SPARE)
@@ -371,7 +374,7 @@ cdef class NetworkLoop(Loop):
                     return True
                 session.now = monotonic()
                 # Observers would hold up the replies to what was asked before, and nobody goes on where the loop has ended.
-                partly = session.store.units.observed or session.now >= begun + TOGETHER or look(&self.ended)
+                partly = session.store.units.observed or session.now >= begun + TOGETHER or look(&self.ended) or self.left
                 fed = FED if partly else session.feed()
         except BaseException:
             # A user's code wants to end the program: its connection ends.
@@ -435,10 +438,24 @@ cdef class NetworkLoop(Loop):
             show(&self.wants_sessions, True)
             ring(&self.to_python)
 
+    cdef uint32_t sessions_left(self) noexcept nogil:
+        return self.spare_count + self.made.count()
+
+    cdef bint takes_stranger(self, uint32_t places_left) noexcept nogil:
+        """Whether one more peer may wait for Python to let it in: they leave the others as many sessions and places as they have."""
+        if self.strangers < min(places_left, self.sessions_left()):
+            return True
+        self.turned_away += 1
+        self.report()
+        return False
+
     cdef void* take_session(self) noexcept nogil:
         """A session for a new peer; NULL until Python has made more."""
         cdef errand_t errand
         cdef void* session
+        if self.sessions_left() <= FEW:
+            # Before Python is held up, perhaps.
+            self.want_sessions()
         while True:
             if self.spare_count:
                 self.spare_count -= 1
@@ -446,7 +463,6 @@ cdef class NetworkLoop(Loop):
             elif self.made.get(&errand):
                 session = errand.session
             else:
-                self.want_sessions()
                 return NULL
             if (<Session> session).edition == look(&self.edition):
                 return session

@@ -8,7 +8,9 @@ made ahead. A connection is a session, a socket and an entry in a table; what it
 
 import os
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO, errno,
+)
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
@@ -19,13 +21,16 @@ from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
 )
 
-from mbcore.engine.address cimport copy_host, getpeername, host_text, lets_in_peer, sockaddr, sockaddr_storage, socklen_t
+from mbcore.engine.address cimport copy_host, getpeername, host_text, lets_in_peer, peer_text, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
 from mbcore.shared cimport look, look_last, show, swap
+
+cdef extern from "<errno.h>" nogil:
+    const int ENONET
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -78,8 +83,6 @@ cdef enum:
     BELL = 0xFFFFFFFE
     # sockets looked at after one wait
     EVENTS = 256
-    # fewer sessions made ahead than a burst of connections may want
-    FEW = 64
     # more connections than a process may have
     MOST = 1 << 20
     # bytes read from one connection before the others have their turn
@@ -161,10 +164,11 @@ cdef class TcpLoop(NetworkLoop):
     # time ends something until then
     cdef double sweeps_until
     cdef uint32_t per_host
-    #: Open connections, all that there were, and those of them that were closed to make room.
+    #: Open connections, all that there were, and those of them that were closed to make room; how often none was left.
     cdef readonly unsigned int count
     cdef readonly unsigned int accepted
     cdef readonly unsigned int evicted
+    cdef readonly unsigned int emptied
     #: How often connections could not be accepted, and the last error number.
     cdef readonly unsigned int refused
     cdef readonly int refusal
@@ -249,8 +253,8 @@ cdef class TcpLoop(NetworkLoop):
 
     @property
     def broken_peer(self):
-        """The address of the peer whose stream has lost its frames last; None where it had gone."""
-        return host_text(&self.last_broken)
+        """The host and port of the peer whose stream has lost its frames last; None where it had gone."""
+        return peer_text(&self.last_broken)
 
     cdef int tell_all(self) except -1:
         cdef unsigned int last = look(&self.turns_put)
@@ -266,6 +270,9 @@ cdef class TcpLoop(NetworkLoop):
         cdef sockaddr_storage address
         cdef socklen_t length = sizeof(address)
         cdef bint known
+        # In a fork, which a user's code has made, the descriptor is closed, and the parent's loop may have had the lock.
+        if self.left:
+            return None
         PyThread_acquire_lock(self.sending, WAIT_LOCK)
         known = self.table[index].state != GONE and not getpeername(self.table[index].fd, <sockaddr*> &address, &length)
         PyThread_release_lock(self.sending)
@@ -390,7 +397,8 @@ cdef class TcpLoop(NetworkLoop):
             else:
                 self.drop(index)
         show(&self.emptying, False)
-        self.report()
+        if not self.count:
+            self.note_empty()
 
     cdef void accept_on(self, double now) noexcept nogil:
         cdef void* session = NULL if self.full() else self.take_session()
@@ -434,12 +442,10 @@ cdef class TcpLoop(NetworkLoop):
             self.spare_count += 1
             if errno == EAGAIN:
                 break
-            if errno != ECONNABORTED and errno != EINTR:
+            if not is_of_one_connection(errno):
                 # Descriptors have run out, for example: the kernel would say so again and again.
                 self.note_refusal(now)
                 break
-        if self.made.count() + self.spare_count < FEW:
-            self.want_sessions()
 
     cdef bint full(self) noexcept nogil:
         # Whoever is let in is told of twice.
@@ -484,10 +490,14 @@ cdef class TcpLoop(NetworkLoop):
         cdef int on = 1
         setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         setsockopt(connection.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
-        if self.gated and not lets_in_peer(address):
+        if not self.gated or lets_in_peer(address):
+            self.let_in(index)
+        elif self.takes_stranger(self.places - self.used + self.vacant_count):
+            self.strangers += 1
             self.tell(index, ADMIT, connection.session)
         else:
-            self.let_in(index)
+            self.hang_up(index)
+            self.release(index)
 
     cdef void let_in(self, uint32_t index) noexcept nogil:
         """A connection is served from now on."""
@@ -553,8 +563,7 @@ cdef class TcpLoop(NetworkLoop):
             self.count -= 1
             self.turn(False)
             if not self.count:
-                # Who waits for the last one to go.
-                self.report()
+                self.note_empty()
         if lent:
             PyThread_acquire_lock(self.sending, WAIT_LOCK)
         # A fork must neither find a descriptor here that is another one's already, nor miss one that is open.
@@ -564,6 +573,11 @@ cdef class TcpLoop(NetworkLoop):
         unlock_image()
         if lent:
             PyThread_release_lock(self.sending)
+
+    cdef void note_empty(self) noexcept nogil:
+        """Have those told who wait for the last one to go, whoever comes then."""
+        self.emptied += 1
+        self.report()
 
     cdef void release(self, uint32_t index) noexcept nogil:
         """The place and the session of a connection that has gone are free."""
@@ -620,6 +634,8 @@ cdef class TcpLoop(NetworkLoop):
                 return
             count = recv(connection.fd, place, available, MSG_DONTWAIT)
             if count < 0 and errno == EAGAIN:
+                # It was another one's end that was told here.
+                connection.hung_up = False
                 return
             if count < 0 and errno == EINTR:
                 continue
@@ -688,6 +704,7 @@ cdef class TcpLoop(NetworkLoop):
         cdef connection_t* connection
         while self.done.get(&errand):
             connection = &self.table[errand.index]
+            self.strangers -= errand.asked == ADMIT
             if connection.state != GONE and errand.need == CLOSE:
                 self.hang_up(errand.index)
             if connection.state == GONE:
@@ -723,6 +740,13 @@ cdef class TcpLoop(NetworkLoop):
         cdef uint32_t index
         for index in range(self.used):
             self.drop(index)
+
+
+cdef bint is_of_one_connection(int error) noexcept nogil:
+    """Whether what `accept4` has failed with concerns one connection, which has gone from the queue; as accept(2) tells."""
+    return error in (
+        EINTR, ECONNABORTED, EPERM, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETDOWN, ENETUNREACH
+    )
 
 
 cdef bint is_dead(int fd) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
-from mbcore.engine.address cimport host_text, lets_in_peer, sockaddr, sockaddr_storage, socklen_t
+from mbcore.engine.address cimport host_text, lets_in_peer, peer_text, sockaddr, sockaddr_storage, socklen_t
 from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
@@ -63,8 +63,6 @@ cdef class UdpLoop(NetworkLoop):
     cdef uint32_t* vacant
     cdef uint32_t vacant_count
     cdef uint32_t max_waiting
-    # of those that wait, whose host Python is to let in
-    cdef uint32_t strangers
     # of the next datagram; NULL: Python has to make more first
     cdef void* session
     #: Requests that were dropped because too many waited; replies that could not be sent, and the last error number.
@@ -92,8 +90,8 @@ cdef class UdpLoop(NetworkLoop):
 
     @property
     def undelivered_peer(self):
-        """The address to which a reply could not be sent last."""
-        return host_text(&self.last_undelivered)
+        """The host and port to which a reply could not be sent last."""
+        return peer_text(&self.last_undelivered)
 
     cdef object host_of(self, uint32_t index):
         return host_text(&self.table[index].address)
@@ -102,6 +100,8 @@ cdef class UdpLoop(NetworkLoop):
 
     cdef void serve(self) noexcept nogil:
         cdef pollfd[2] polled
+        # Before Python is held up, perhaps.
+        self.want_sessions()
         while not look(&self.stopping):
             self.choose_session()
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0
@@ -180,8 +180,12 @@ cdef class UdpLoop(NetworkLoop):
     cdef void keep(self, const peer_t* peer, int need) noexcept nogil:
         """Have Python do something for a request; the next datagrams get another session."""
         cdef uint32_t index = self.used
-        # Those who are not let in leave half the places to the others, however many they are.
-        if need == ADMIT and 2 * self.strangers >= self.max_waiting:
+        if need == ADMIT and not self.takes_stranger(self.max_waiting - self.used + self.vacant_count):
+            (<Session> self.session).clear()
+            return
+        if not self.sessions_left():
+            # Python is held up: what does not need it goes on.
+            self.want_sessions()
             self.drop()
             return
         if self.vacant_count:
