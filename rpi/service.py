@@ -30,6 +30,8 @@ _ELSEWHERE = (
     " the wheel for this system, which docs/install.md names"
 )
 _GROUPS = ("dialout", "gpio")
+# Drivers that come with their device, or a moment after the start of the system.
+_MODULES = ("usbserial", "cdc_acm", "sc16is7xx")
 # As /proc/devices has them, on a Pi and beside.
 _DEVICES = ("ttyAMA", "ttyS", "ttySC", "ttyUSB", "ttyACM", "ttyXRUSB", "ttyLP", "gpiochip")
 
@@ -39,6 +41,10 @@ _TEMPLATE = """\
 Description=Modbus server %i
 After=network.target
 StartLimitIntervalSec=0
+# systemd looks DeviceAllow=char-... up when it starts the service, and leaves out what no driver is loaded for: an adapter that is
+# plugged in later would be refused for ever. Which of these a system lacks does not matter.
+Wants={modules}
+After={modules}
 
 [Service]
 Type=notify
@@ -263,7 +269,8 @@ def unit(machine: Machine, program: Sequence[str], places: Sequence[str]) -> str
     groups = " ".join(group for group in _GROUPS if machine.has_group(group))
     devices = "\n".join(f"DeviceAllow=char-{name} rw" for name in _DEVICES)
     groups = f"SupplementaryGroups={groups}\n" if groups else ""
-    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups)
+    modules = " ".join(f"modprobe@{name}.service" for name in _MODULES)
+    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups, modules=modules)
 
 
 def udev_rule(name: str, port: Port) -> str:

@@ -81,6 +81,10 @@ def test_the_unit_holds_what_the_field_has_taught(machine):
         assert line in lines
     # It is one of @resources: the later line holds.
     assert lines.index("SystemCallFilter=~@privileged @resources") < lines.index("SystemCallFilter=sched_setattr")
+    # Else systemd leaves out of the list what no driver is loaded for yet, as for an adapter that is not plugged in.
+    modules = "modprobe@usbserial.service modprobe@cdc_acm.service modprobe@sc16is7xx.service"
+    for line in (f"Wants={modules}", f"After={modules}"):
+        assert lines.index("[Unit]") < lines.index(line) < lines.index("[Service]")
     # In [Service] it would be ignored.
     assert lines.index("StartLimitIntervalSec=0") < lines.index("[Service]")
 
