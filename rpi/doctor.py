@@ -438,7 +438,7 @@ class _Examination:
             kernel = os.path.basename(device).rstrip("0123456789")
             subsystem, right = ("gpio", "gpio") if subject == "gpio" else ("tty", "dialout")
             rule = f'SUBSYSTEM=="{subsystem}", KERNEL=="{kernel}*", GROUP="{right}", MODE="0660"'
-            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/60-{kernel}.rules && sudo udevadm control --reload && sudo udevadm trigger"
+            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/90-{kernel}.rules && sudo udevadm control --reload && sudo udevadm trigger"
         elif user in machine.group_members(group):
             mend = "log out and in again: you are in the group, but not in this session"
         else:

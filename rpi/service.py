@@ -293,7 +293,8 @@ def _stable(name: str) -> str:
 
 
 def _rule(name: str) -> str:
-    return f"{RULES}/60-mbcore-{name}.rules"
+    # After those of packages: openocd's 60-openocd.rules gives FTDI adapters to the group plugdev.
+    return f"{RULES}/90-mbcore-{name}.rules"
 
 
 def _environment(name: str, words: Sequence[str]) -> str:

@@ -278,7 +278,7 @@ def test_what_serve_would_take_is_installed(board, installable, run, words):
 def test_the_adapter_of_a_board_gets_a_rule_and_a_name_that_stays(board, installable, run):
     machine = board("usb-ftdi", "user 0 0")
     assert run("service install plant rtu --hat usb-ftdi")[0] == 0
-    assert 'SYMLINK+="mbcore-plant"' in machine.read("/etc/udev/rules.d/60-mbcore-plant.rules")
+    assert 'SYMLINK+="mbcore-plant"' in machine.read("/etc/udev/rules.d/90-mbcore-plant.rules")
     assert re.search(r'MBCORE_ARGS="rtu --hat usb-ftdi (/dev/mbcore-plant|/dev/serial/by-id/\S+)"', run("service show plant")[1])
 
 

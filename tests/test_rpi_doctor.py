@@ -273,7 +273,7 @@ def test_a_port_in_use_is_not_opened(tmp_path):
         (["user 1001 1001"], "sudo usermod -aG dialout 1001, then log out and in again"),
         (
             ["/dev/ttyAMA0 c 0600 0:0"],
-            """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee /etc/udev/rules.d/60-ttyAMA.rules""",
+            """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee /etc/udev/rules.d/90-ttyAMA.rules""",
         ),
         (["/dev/ttyAMA0 c 0640 0:20"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
         (["user 1000 1000", "/dev/ttyAMA0 c 0660 0:777"], "sudo usermod -aG 777 pi"),
@@ -307,7 +307,7 @@ def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
     machine = recorded.board("5-trixie", tmp_path, "/dev/gpiochip0 c 0600 0:0")
     finding = found(ask(machine, "--hat pixtend-v2"), "gpio")[0]
     assert finding.mend == (
-        """echo 'SUBSYSTEM=="gpio", KERNEL=="gpiochip*", GROUP="gpio", MODE="0660"' | sudo tee /etc/udev/rules.d/60-gpiochip.rules"""
+        """echo 'SUBSYSTEM=="gpio", KERNEL=="gpiochip*", GROUP="gpio", MODE="0660"' | sudo tee /etc/udev/rules.d/90-gpiochip.rules"""
         " && sudo udevadm control --reload && sudo udevadm trigger"
     )
 
