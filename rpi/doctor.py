@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import termios
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -30,6 +31,8 @@ _USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
 _UNMAPPED, _MAPPED = "6.12.30", "6.12.42"
 # Drivers that know one level of RTS only while they send.
 _RTS_WHILE_SENDING = {"sc16is7xx": "low"}
+# Services whose processes are their users': one of these is ended, and not the service.
+_LOGINS = {"ssh", "sshd", "dropbear", "cron", "atd", "getty"}
 # The pins of a Pi 4's further UARTs.
 _FURTHER_UARTS = {"uart2": "GPIO0/1", "uart3": "GPIO4/5", "uart4": "GPIO8/9", "uart5": "GPIO12/13"}
 
@@ -407,10 +410,20 @@ class _Examination:
     def at_holders(self, device: str) -> bool:
         """Whether somebody has the port open."""
         holders = self.machine.holders(device)
+        units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
         for holder in holders:
-            units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
-            stop = f"sudo systemctl disable --now {units[holder.name]}" if holder.name in units else f"sudo kill {holder.pid}"
-            self.say("wrong", "holder", f"{device} is in use by {holder.name} (process {holder.pid})", stop)
+            unit = holder.unit.removesuffix(".service")
+            if unit.startswith("mbcore@"):
+                stop = f"to try its settings: sudo systemctl stop {unit}"
+                self.say("note", "holder", f"{device} is served by {unit} (process {holder.pid})", stop)
+                continue
+            process, stop = f"process {holder.pid}", f"sudo kill {holder.pid}"
+            if holder.name in units or unit.startswith("serial-getty@"):
+                stop = f"sudo systemctl disable --now {units.get(holder.name, unit)}"
+            elif unit and unit.partition("@")[0] not in _LOGINS:
+                # The service would start it again.
+                process, stop = f"{process} of the service {unit}", f"sudo systemctl stop {shlex.quote(unit)}"
+            self.say("wrong", "holder", f"{device} is in use by {holder.name} ({process})", stop)
         return bool(holders)
 
     def at_gpio(self) -> None:

@@ -78,6 +78,7 @@ class Holder(NamedTuple):
 
     pid: int
     name: str
+    unit: str = ""  # of systemd, where it is a service of the system: "mbcore@plant.service"
 
 
 class Setting(NamedTuple):
@@ -314,7 +315,7 @@ class Machine:
         for folder in self.glob("/proc/[0-9]*"):
             if folder != me and (real in self._open_files(folder) or (number and self._terminal(folder) == number)):
                 program = os.path.basename(self.read(f"{folder}/cmdline").partition("\0")[0])
-                found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm")))
+                found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm"), self._unit(folder)))
         return found
 
     @cached_property
@@ -325,6 +326,20 @@ class Machine:
         hidden = self.uid != 0 and self.root == Path("/") and "/proc/1" not in folders
         # In this order: a process may end in between.
         return not hidden and all(os.access(self.path(f"{folder}/fd"), os.R_OK) or not self.exists(f"{folder}/fd") for folder in folders)
+
+    def _unit(self, process: str) -> str:
+        """The service that a process belongs to, one of the system's, for a user has others; empty where it belongs to none."""
+        for line in self.read(f"{process}/cgroup").splitlines():
+            # "0::/system.slice/system-mbcore.slice/mbcore@plant.service"; of the hierarchies of version 1 systemd's has a name.
+            _, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            folders = path.split("/")[1:]
+            # Below a scope, and below what is no slice, are the services of a container.
+            first = next((folder for folder in folders if not folder.endswith(".slice")), "")
+            if controllers in ("", "name=systemd") and folders[0:1] != ["user.slice"] and first.endswith(".service"):
+                # Before a name that could be a file's of the kernel systemd puts an underscore.
+                return first.removeprefix("_")
+        return ""
 
     def _terminal(self, process: str) -> str:
         """The number of a process' terminal, which anyone may see: "204:64"."""

@@ -267,6 +267,36 @@ def test_a_port_in_use_is_not_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cgroup", "text", "mend"),
+    [
+        (
+            "/system.slice/system-app.slice/app@a\\x2db.service",
+            "/dev/ttyAMA0 is in use by python3 (process 77 of the service app@a\\x2db)",
+            "sudo systemctl stop 'app@a\\x2db'",
+        ),
+        ("/user.slice/user-1000.slice/session-3.scope", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        # Where nothing puts logins into sessions: who is stopped would be all that log in.
+        ("/system.slice/ssh.service", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        (
+            "/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyAMA0.service",
+            "/dev/ttyAMA0 is in use by python3 (process 77)",
+            "sudo systemctl disable --now serial-getty@ttyAMA0",
+        ),
+    ],
+)
+def test_who_has_the_port_is_stopped_as_what_it_is(tmp_path, cgroup, text, mend):
+    lines = ["/proc/77/cmdline = /usr/bin/python3\\0app.py\\0", "/proc/77/fd/5 -> /dev/ttyAMA0", f"/proc/77/cgroup = 0::{cgroup}\\n"]
+    assert found(ask(four_b(tmp_path, *lines)), "holder") == [("wrong", "holder", text, mend)]
+
+
+def test_the_services_own_process_is_no_fault(tmp_path):
+    report = ask(recorded.board("4b-service", tmp_path), trial=lambda *_: pytest.fail("it is opened"))
+    assert report.wrong == 0
+    assert [finding.level for finding in found(report, "holder")] == ["note"]
+
+
+@pytest.mark.parametrize(
     ("lines", "mend"),
     [
         (["user 1000 1000"], "log out and in again: you are in the group, but not in this session"),

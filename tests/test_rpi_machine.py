@@ -253,6 +253,32 @@ def test_who_holds_a_port_by_file_and_by_terminal(tmp_path):
     assert found.holders("/dev/ttyS9") == []
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/system-mbcore.slice/mbcore@plant.service", "mbcore@plant.service"),
+        ("0::/system.slice/app.service", "app.service"),
+        ("0::/system.slice/app.service/worker/payload", "app.service"),
+        ("0::/plant.slice/app.service", "app.service"),
+        ("0::/system.slice/_cpu.service", "cpu.service"),
+        # Version 1, and both side by side.
+        ("12:devices:/system.slice/x.service\\n1:name=systemd:/system.slice/app.service\\n0::/", "app.service"),
+        ("1:name=systemd:/user.slice/user-1000.slice/session-3.scope\\n0::/user.slice/user-1000.slice/session-3.scope", ""),
+        ("5:cpu,cpuacct:/system.slice/x.service", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/app.service", ""),
+        ("0::/system.slice/docker-0a.scope", ""),
+        ("0::/machine.slice/machine-a.scope/payload/system.slice/app.service", ""),
+        ("0::/lxc.payload.a/system.slice/app.service", ""),
+        ("0::/init.scope", ""),
+        ("0::/", ""),
+        ("no line of this kind", ""),
+    ],
+)
+def test_the_service_that_holds_a_port(tmp_path, cgroup, unit):
+    found = machine(tmp_path, "/dev/ttyAMA0 c 0660 0:20", "/proc/10/fd/1 -> /dev/ttyAMA0", f"/proc/10/cgroup = {cgroup}\\n")
+    assert found.holders("/dev/ttyAMA0") == [Holder(10, "", unit)]
+
+
 def test_the_hardware_behind_the_serial_core(tmp_path):
     found = recorded.board("4b-bookworm", tmp_path).hardware("/dev/ttyAMA0")
     assert found[:3] == ("uart-pl011", "amba", "arm,pl011 arm,primecell")
