@@ -98,6 +98,11 @@ class Report:
         """How many things are wrong."""
         return sum(finding.level == "wrong" for finding in self.findings)
 
+    @property
+    def untried(self) -> bool:
+        """Whether the port was left without a trial of its settings, or there was none to try."""
+        return not any(finding.subject == "settings" and finding.level != "note" for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """The same for machines; ``wrong`` is a number, ``mend`` may be empty."""
         return asdict(self) | {"wrong": self.wrong, "findings": [finding._asdict() for finding in self.findings]}
@@ -112,24 +117,28 @@ class Report:
             if finding.mend:
                 lines.append(f"{'':{width + 9}}-> {finding.mend}")
         count = self.wrong
-        lines.append("All is well." if not count else "One thing is wrong." if count == 1 else f"{count} things are wrong.")
+        well = "Nothing wrong was found; the port's settings were not tried." if self.untried else "All is well."
+        lines.append(well if not count else "One thing is wrong." if count == 1 else f"{count} things are wrong.")
         return "\n".join(lines)
 
 
 Try = Callable[[str, Mapping[str, Any]], Trial]
 
 
-def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Try | None = None) -> Report:
+def examine(
+    machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Try | None = None, again: str = "mbcore doctor"
+) -> Report:
     """Look at the machine and at one port.
 
     :param hat: the board that the user has; None: a port without a profile
     :param port: its name; None: the board's, or the one that a server would most likely be given
     :param trial: opens the port, which is done only where nobody else has it open, and with settings only where that is known for
         certain; None: :func:`try_port`
+    :param again: the command that asks for the same, by a name that root finds too
     :raises ConfigurationError: when the board does not fit the machine
     """
     report = Report(machine.model, machine.system, machine.kernel, "")
-    look = _Examination(machine, hat, report.findings, trial or try_port)
+    look = _Examination(machine, hat, report.findings, trial or try_port, again)
     look.at_power()
     if hat and port:
         look.at_choice(hat, port)
@@ -143,8 +152,8 @@ def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, t
 
 
 class _Examination:
-    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Try) -> None:
-        self.machine, self.hat, self.findings, self.trial = machine, hat, findings, trial
+    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Try, again: str) -> None:
+        self.machine, self.hat, self.findings, self.trial, self.again = machine, hat, findings, trial, again
         # Why the port is left closed.
         self.untried = ""
         # The board of an overlay by an old name, which the user need not have named.
@@ -472,7 +481,7 @@ class _Examination:
             self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(line))
         else:
             text = "it opens; no settings are tried, for another user's program may have it open"
-            self.say("note", "settings", text, "sudo mbcore doctor")
+            self.say("note", "settings", text, f"sudo {self.again}")
         direction = self.hat.direction if self.hat else ""
         enabled = bool(trial.mode and trial.mode.enabled)
         driver = self.machine.hardware(device).driver

@@ -13,6 +13,7 @@ from adu import ENVIRONMENT
 from mbcore import cli
 from mbcore.rpi import doctor, hats, ports, service
 from mbcore.rpi.doctor import Trial
+from mbcore.rpi.machine import Machine
 from mbcore.rpi.service import UNIT
 
 
@@ -78,6 +79,22 @@ def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
     code, said, _ = run("doctor --port /dev/ttyAMA5")
     assert code == 1
     assert "there is no /dev/ttyAMA5" in said
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/home/pi/.local/bin/mbcore", "/home/pi/.local/bin/mbcore"),
+        ("venv/bin/mbcore", f"{os.getcwd()}/venv/bin/mbcore"),
+        ("/opt/mbcore/lib/mbcore/__main__.py", f"{sys.executable} -m mbcore"),
+    ],
+)
+@pytest.mark.parametrize("words", ["", " --hat revpi", " --port /dev/ttyAMA0", " --hat revpi --port /dev/ttyAMA0"])
+def test_the_doctor_is_asked_again_as_root_by_a_name_that_root_finds_and_the_same(board, run, monkeypatch, program, command, words):
+    board("4b-bookworm")
+    monkeypatch.setattr(Machine, "sees_all_holders", False)
+    monkeypatch.setattr(sys, "argv", [program])
+    assert f"-> sudo {command} doctor{words}\n" in run(f"doctor{words}")[1]
 
 
 @pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --port /dev/null"])

@@ -404,6 +404,7 @@ def test_a_port_that_anothers_program_may_have_keeps_its_settings(tmp_path, monk
         ("note", "settings", "it opens; no settings are tried, for another user's program may have it open", "sudo mbcore doctor")
     ]
     assert found(report, "rs485")[0].level == "ok"
+    assert report.as_text().endswith("\nNothing wrong was found; the port's settings were not tried.")
 
 
 def test_the_port_of_a_board_with_one_setting_is_tried_with_that(tmp_path):
