@@ -337,6 +337,14 @@ class _Examination:
         """How the PL011 gets from Bluetooth to GPIO14/15."""
         return CONFIG_FIRST if self.config_is("wrong") else self.append(["dtoverlay=disable-bt"])
 
+    def to_header_port(self) -> str:
+        """How to come from another port to the UART on GPIO14/15, which may not be there yet."""
+        machine, name = self.machine, self.header_port()
+        if machine.exists(name):
+            return f"use {name}"
+        missing = [line for line in load()[0][machine.family].config if not machine.configured(line)]
+        return f"{self.append(missing) if missing else 'sudo reboot'}  # then use {name}"
+
     def absent(self, name: str, device: str) -> None:
         """Why a port is not there."""
         machine = self.machine
@@ -368,7 +376,7 @@ class _Examination:
         what = f"{name} is {device}" if name != device else device
         served = f"{what}, served by {hardware.driver} ({hardware.folder.name if hardware.folder else '?'})" if hardware.driver else what
         if machine.family == "5" and device == "/dev/ttyAMA10":
-            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", "use /dev/ttyAMA0")
+            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", self.to_header_port())
         elif hardware.mini_uart:
             # With disable-bt it is not on the pins any more.
             booted = machine.configured("dtoverlay=disable-bt or dtoverlay=miniuart-bt")

@@ -155,6 +155,13 @@ def test_the_mini_uart_after_the_mending_before_the_restart(tmp_path):
     assert finding.mend == "use /dev/ttyAMA0, after a restart if it is not there"
 
 
+@pytest.mark.parametrize("line", ["dtparam=uart0=on", "dtoverlay=uart0-pi5", "dtparam=uart0_console=on"])
+def test_a_pi_5s_uart_that_is_enabled_comes_with_the_next_start(tmp_path, line):
+    machine = recorded.board("5-bookworm", tmp_path, "/boot/firmware/config.txt <<", line, ".")
+    finding = found(ask(machine, "--port /dev/serial0"), "port")[0]
+    assert finding.mend == "sudo reboot  # then use /dev/ttyAMA0"
+
+
 def test_a_name_without_hardware(tmp_path):
     finding = found(ask(four_b(tmp_path, "/dev/ttyS7 c 0660 0:20"), "--port /dev/ttyS7"), "port")[0]
     assert finding[:3] == ("wrong", "port", "/dev/ttyS7, with no hardware behind it")
