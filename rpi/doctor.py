@@ -388,7 +388,9 @@ class _Examination:
             self.say("wrong", "port", f"{what}, with no hardware behind it", "`mbcore ports` lists those that have")
         else:
             self.say("ok", "port", served)
-        if port.usb and port.stable not in (name, device):
+        # A counted name, and one of adapters that are all alike; of a name that a user or a rule has made nobody knows better.
+        doubtful = re.match(r"/dev/tty(USB|ACM|XRUSB)\d", name) or ("/by-id/" in name and not port.serial)
+        if port.usb and doubtful and port.stable not in (name, device):
             self.say("note", "name", f"{name} may be another adapter after the next start", f"use {port.stable}")
         if port.latency is not None and port.latency > _USB_LATENCY:
             self.say(

@@ -167,6 +167,28 @@ def test_a_name_without_hardware(tmp_path):
     assert finding[:3] == ("wrong", "port", "/dev/ttyS7, with no hardware behind it")
 
 
+BY_ID = {"usb-ftdi": "usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0", "usb-ch340": "usb-1a86_USB_Serial-if00-port0"}
+
+
+@pytest.mark.parametrize(
+    ("board", "name", "doubtful"),
+    [
+        ("usb-ftdi", "/dev/ttyUSB0", True),
+        ("usb-ftdi", f"/dev/serial/by-id/{BY_ID['usb-ftdi']}", False),
+        ("usb-ftdi", "/dev/serial/by-path/platform-fd500000.pcie-pci-0000:01:00.0-usb-0:1.3:1.0-port0", False),
+        # The service's own, and a user's.
+        ("usb-ftdi", "/dev/mbcore-plant", False),
+        ("usb-ftdi", "/srv/bus", False),
+        # It has no serial number: another one of its kind has the same name.
+        ("usb-ch340", f"/dev/serial/by-id/{BY_ID['usb-ch340']}", True),
+    ],
+)
+def test_which_names_may_be_another_adapters(tmp_path, board, name, doubtful):
+    machine = recorded.board(board, tmp_path, "/dev/mbcore-plant -> /dev/ttyUSB0", "/srv/bus -> /dev/ttyUSB0")
+    notes = found(ask(machine, f"--port {name}"), "name")
+    assert [note.text for note in notes] == ([f"{name} may be another adapter after the next start"] if doubtful else [])
+
+
 @pytest.mark.parametrize(
     ("overlays", "notes"),
     [
