@@ -461,6 +461,10 @@ class _Examination:
         user = machine.user_name()
         if machine.may_use(device):
             self.say("ok", subject, f"{user} may use {name}")
+            if not machine.is_let_in(device):
+                group = machine.group_name(machine.owner(machine.path(device)).gid)
+                text = f"{user} may use it while logged in at this machine, by an access list; a service needs the group {group}"
+                self.say("note", subject, text)
             return True
         owner = machine.owner(machine.path(device))
         group = machine.group_name(owner.gid)

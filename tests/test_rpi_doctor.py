@@ -350,6 +350,13 @@ def test_who_may_use_the_port(tmp_path, owner, user):
     assert found(report, "permission")[0].level == "ok"
 
 
+def test_who_is_let_in_by_an_access_list_hears_that_a_service_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(Machine, "may_use", lambda self, path: True)
+    machine = recorded.board("trixie-acm", tmp_path)
+    text = "pi may use it while logged in at this machine, by an access list; a service needs the group plugdev"
+    assert found(ask(machine), "permission")[1:] == [("note", "permission", text, "")]
+
+
 def test_the_direction_pins_chip_is_missing_or_closed(tmp_path):
     machine = four_b(tmp_path)
     os.unlink(tmp_path / "dev/gpiochip0")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import recorded
 
-from mbcore.rpi.machine import BLUETOOTH, FAMILIES, Holder, Machine
+from mbcore.rpi.machine import BLUETOOTH, FAMILIES, Holder, Machine, Owner
 from mbcore.server.devices import Hardware
 
 
@@ -225,6 +225,18 @@ def test_a_devices_owner_by_default_is_the_file_systems(tmp_path):
     assert Machine(tmp_path).may_use("/port")
     assert not Machine(tmp_path, uid=os.geteuid() + 1, gids={-1}).may_use("/port")
     assert not Machine(tmp_path, uid=1).may_use("/none")
+
+
+def test_on_this_machine_the_kernel_says_who_may_use_a_device(monkeypatch):
+    """It knows of access lists, as logind's for who sits at it."""
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)) or path == "/dev/ttyX")
+    here = Machine(owner=lambda path: Owner(0o660, os.geteuid() + 1, -1))
+    assert (here.may_use("/dev/ttyX"), here.may_use("/dev/ttyY")) == (True, False)
+    assert asked == [("/dev/ttyX", os.R_OK | os.W_OK), ("/dev/ttyY", os.R_OK | os.W_OK)]
+    somebody = Machine(uid=os.geteuid() + 2, owner=lambda path: Owner(0o660, os.geteuid() + 1, -1))
+    assert not somebody.may_use("/dev/ttyX")
+    assert len(asked) == 2
 
 
 def test_versions_of_kernels_are_compared_as_numbers(tmp_path):
