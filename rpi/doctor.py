@@ -326,6 +326,8 @@ class _Examination:
         first = [line.partition(" or ")[0] for line in lines]
         if self.machine.last_section != "all":
             first.insert(0, "[all]")
+        if self.machine.lacks_line_feed(self.machine.config_file):
+            first.insert(0, "")
         words = " ".join(f"'{line}'" for line in first)
         return f"printf '%s\\n' {words} | sudo tee -a {self.machine.config_file} && sudo reboot"
 
@@ -414,8 +416,10 @@ class _Examination:
         if word:
             file = machine.command_line_file
             out = "sudo reboot" if machine.exists(file) else f"take {word} out of the boot loader's command line"
-            written = [part for part in machine.read(file).split() if self.is_console(part, device)]
-            mend = f"sudo sed -i 's/{written[0]} *//' {file} && {login_off}; sudo reboot" if written else out
+            written = dict.fromkeys(part for part in machine.read(file).split() if self.is_console(part, device))
+            # Whole words: console=ttyAMA1 is the beginning of console=ttyAMA10,115200, too.
+            script = "; ".join(rf"s/\b{re.escape(part)}(\s+|$)//g" for part in written)
+            mend = f"sudo sed -i -E {shlex.quote(script)} {file} && {login_off}; sudo reboot" if written else out
             self.say("wrong", "console", f"the kernel writes its messages to {device} ({word})", mend)
         elif machine.exists(f"/etc/systemd/system/getty.target.wants/serial-getty@{name}.service"):
             self.say("wrong", "console", f"a login shell is to run on {device}", login_off)

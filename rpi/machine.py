@@ -123,6 +123,13 @@ class Machine:
         except OSError:
             return ""
 
+    def lacks_line_feed(self, name: str) -> bool:
+        """Whether a file's last line has no end, so that what is added would stand in it."""
+        try:
+            return self.path(name).read_bytes()[-1:] not in (b"", b"\n")
+        except OSError:
+            return False
+
     def exists(self, name: str) -> bool:
         """Whether something is there."""
         return self.path(name).exists()

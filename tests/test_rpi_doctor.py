@@ -126,6 +126,25 @@ def test_a_line_is_added_under_all_boards_where_the_file_ends_under_another_filt
     assert found(ask(machine), "config")[0].mend.startswith("printf '%s\\n' '[all]' 'enable_uart=1' 'dtoverlay=disable-bt' | sudo tee -a")
 
 
+@pytest.mark.parametrize(
+    ("config", "mended"),
+    [
+        ("dtparam=spi=on", "dtparam=spi=on\ndtparam=uart0=on\n"),
+        ("dtparam=spi=on\n", "dtparam=spi=on\ndtparam=uart0=on\n"),
+        ("[pi4]\n#enable_uart=1", "[pi4]\n#enable_uart=1\n[all]\ndtparam=uart0=on\n"),
+        ("", "dtparam=uart0=on\n"),
+    ],
+)
+def test_what_is_added_to_config_stands_in_lines_of_its_own(tmp_path, config, mended):
+    machine = recorded.board("5-bookworm", tmp_path)
+    file = machine.path("/boot/firmware/config.txt")
+    file.write_text(config)
+    mend = found(ask(machine), "config")[0].mend
+    script = re.fullmatch("(printf .*) [|] sudo tee -a /boot/firmware/config.txt && sudo reboot", mend)
+    subprocess.run(f"{script[1]} | tee -a {file}", shell=True, check=True, stdout=subprocess.DEVNULL)
+    assert file.read_text() == mended
+
+
 def test_bluetooth_that_has_the_uart_is_named_where_config_was_mended_and_not_loaded(tmp_path):
     lines = ["/boot/firmware/config.txt <<", "enable_uart=1", "dtoverlay=disable-bt", "."]
     finding = found(ask(recorded.board("3b-bookworm", tmp_path, *lines)), "port")[0]
@@ -265,6 +284,27 @@ def test_a_login_shell_that_is_to_run_is_wrong_before_it_runs(tmp_path):
         "a login shell is to run on /dev/ttyAMA0",
         "sudo systemctl disable --now serial-getty@ttyAMA0",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("console=ttyAMA1 console=ttyAMA10,115200 rootwait", "console=ttyAMA10,115200 rootwait"),
+        ("console=ttyAMA10,115200 console=ttyAMA1", "console=ttyAMA10,115200 "),
+        ("console=ttyAMA1,115200 console=tty1 console=ttyAMA1 quiet", "console=tty1 quiet"),
+        ("quiet console=serial7,9600 console=ttyAMA1  console=ttyAMA1 splash", "quiet splash"),
+        ("netconsole=ttyAMA1 console=ttyAMA1", "netconsole=ttyAMA1 "),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_all_of_a_ports_words_and_no_others_go_out_of_the_command_line(tmp_path, words, left, end):
+    machine = four_b(tmp_path, "/dev/ttyAMA1 c 0660 0:20", "/dev/serial7 -> ttyAMA1")
+    file = machine.path("/boot/firmware/cmdline.txt")
+    file.write_text(words + end)
+    mend = found(ask(machine, "--port /dev/ttyAMA1"), "console")[0].mend
+    script = re.fullmatch("sudo (sed .*) /boot/firmware/cmdline.txt && sudo systemctl disable .*; sudo reboot", mend)
+    subprocess.run(f"{script[1]} {file}", shell=True, check=True)
+    assert file.read_text() == left + end
 
 
 def test_a_console_that_is_gone_from_the_file_goes_with_the_next_start(tmp_path):
