@@ -21,7 +21,8 @@ FAMILIES = ("zero", "zero-w", "zero-2-w", "1", "2", "3", "cm3", "4", "5", "other
 BLUETOOTH = frozenset({"zero-w", "zero-2-w", "3", "4"})
 
 _MODELS = (
-    (r"Zero 2 W", "zero-2-w"),
+    # Older firmware calls a Zero 2 W "Zero 2".
+    (r"Zero 2\b", "zero-2-w"),
     (r"Zero W", "zero-w"),
     (r"Zero", "zero"),
     (r"Compute Module 3", "cm3"),

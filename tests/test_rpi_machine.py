@@ -27,6 +27,7 @@ def of_model(tmp_path, model, *lines):
         ("Raspberry Pi Zero Rev 1.3", "zero"),
         ("Raspberry Pi Zero W Rev 1.1", "zero-w"),
         ("Raspberry Pi Zero 2 W Rev 1.0", "zero-2-w"),
+        ("Raspberry Pi Zero 2 Rev 1.0", "zero-2-w"),
         ("Raspberry Pi 2 Model B Rev 1.2", "2"),
         ("Raspberry Pi 3 Model B Plus Rev 1.3", "3"),
         ("Raspberry Pi Compute Module 3 Plus Rev 1.0", "cm3"),
