@@ -30,6 +30,7 @@ _ELSEWHERE = (
     " the wheel for this system, which docs/install.md names"
 )
 _GROUPS = ("dialout", "gpio")
+_RESTART = 2  # seconds from an end to the next start
 # Drivers that come with their device, or a moment after the start of the system.
 _MODULES = ("usbserial", "cdc_acm", "sc16is7xx")
 # As /proc/devices has them, on a Pi and beside.
@@ -52,7 +53,7 @@ NotifyAccess=main
 EnvironmentFile={folder}/%i.env
 ExecStart={program} serve $MBCORE_ARGS
 Restart=always
-RestartSec=2
+RestartSec={restart}
 WatchdogSec=10
 TimeoutStopSec=10
 
@@ -251,6 +252,9 @@ def carry_out(machine: Machine, steps: Sequence[Step], again: str, run: Callable
                 machine.path(path).unlink(missing_ok=True)
             case command:
                 code = (run or _run)(command)
+                if code and command[:2] == ("systemctl", "restart"):
+                    name, tried = command[2], f"it is tried again every {_RESTART} s"
+                    raise OSError(f"{name} is installed and does not start yet, {tried}: journalctl -u {name} -e says why")
                 if code:
                     raise OSError(f"`{shlex.join(command)}` has failed with exit code {code}: what stands before it is done")
 
@@ -270,7 +274,7 @@ def unit(machine: Machine, program: Sequence[str], places: Sequence[str]) -> str
     devices = "\n".join(f"DeviceAllow=char-{name} rw" for name in _DEVICES)
     groups = f"SupplementaryGroups={groups}\n" if groups else ""
     modules = " ".join(f"modprobe@{name}.service" for name in _MODULES)
-    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups, modules=modules)
+    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups, modules=modules, restart=_RESTART)
 
 
 def udev_rule(name: str, port: Port) -> str:

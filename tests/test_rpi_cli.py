@@ -312,6 +312,15 @@ def test_installing_showing_and_removing(board, installable, run):
     assert not machine.exists("/etc/mbcore/plant.env")
 
 
+def test_a_service_that_does_not_start_yet_is_an_error_at_run_time(board, installable, run, monkeypatch):
+    machine = board("4b-bookworm", "user 0 0")
+    monkeypatch.setattr(service, "_run", lambda command: int(command[1] == "restart"))
+    code, said, errors = run("service install plant rtu --hat usb-ftdi")
+    assert (code, said) == (1, "")
+    assert errors.startswith("mbcore: mbcore@plant is installed and does not start yet, ")
+    assert machine.exists("/etc/mbcore/plant.env")
+
+
 def test_without_root_there_is_one_sentence(board, installable, run):
     board("4b-bookworm")
     code, said, errors = run("service install plant rtu /dev/ttyAMA0")

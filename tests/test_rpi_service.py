@@ -342,6 +342,14 @@ def test_a_command_that_fails_ends_it(machine):
     assert len(run) == 1
 
 
+def test_a_service_that_does_not_start_yet_is_installed_all_the_same(machine):
+    with pytest.raises(OSError, match="mbcore@plant is installed") as caught:
+        carry_out(machine, install(machine), "", lambda command: command[1] == "restart")
+    why = "journalctl -u mbcore@plant -e says why"
+    assert str(caught.value) == f"mbcore@plant is installed and does not start yet, it is tried again every 2 s: {why}"
+    assert "RestartSec=2" in machine.read(UNIT).splitlines()
+
+
 def test_commands_are_run_by_the_system(machine, tmp_path):
     carry_out(machine, [("/bin/sh", "-c", f"touch {tmp_path}/done")], "")
     assert Path(tmp_path, "done").exists()
