@@ -29,8 +29,8 @@ CONFIG_FIRST = "mend config.txt first"
 _USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
 # Kernels whose mapping of sc16is752-spi1 to its new name leaves SPI1 as it was (linux #6962; mended by #6996).
 _UNMAPPED, _MAPPED = "6.12.30", "6.12.42"
-# Drivers that know one level of RTS only while they send.
-_RTS_WHILE_SENDING = {"sc16is7xx": "low"}
+# From this kernel on sc16is7xx knows both levels of RTS while it sends, and on those of Raspberry Pi OS from December 2024 on.
+_BOTH_LEVELS = "6.13"
 # Services whose processes are their users': one of these is ended, and not the service.
 _LOGINS = {"ssh", "sshd", "dropbear", "cron", "atd", "getty"}
 # The pins of a Pi 4's further UARTs.
@@ -503,7 +503,6 @@ class _Examination:
         direction = self.hat.direction if self.hat else ""
         enabled = bool(trial.mode and trial.mode.enabled)
         driver = self.machine.hardware(device).driver
-        only = _RTS_WHILE_SENDING.get(driver)
         if direction == "kernel" and trial.mode is None:
             way = "use one of the board's own ports, or --direction rts or gpio"
             self.say("wrong", "rs485", f"the driver {driver} has no RS-485 mode", way)
@@ -512,10 +511,12 @@ class _Examination:
         elif self.hat and self.hat.rs485 == "on" and not enabled:
             text = "the driver's RS-485 mode is off, and nothing else switches the transceiver"
             self.say("wrong", "rs485", text, "use --direction kernel, or see what the vendor's device tree says")
-        elif self.hat and direction == "kernel" and self.hat.direction_active != only and only:
-            text = f"the driver {driver} sends with RTS {only} only, and the board wants it {self.hat.direction_active}"
-            self.say("wrong", "rs485", text, f"use --direction-active {only} where the wiring allows it, or --direction rts")
         elif trial.mode is not None:
             hint = "" if self.hat else "; --direction kernel switches it on"
-            state = f"on, RTS {trial.mode.active} while sending" if enabled else f"off{hint}"
+            state = f"on, as by --direction-active {trial.mode.active}" if enabled else f"off{hint}"
             self.say("ok", "rs485", f"the driver has an RS-485 mode, which is {state}")
+            wanted = self.hat.direction_active if self.hat and direction == "kernel" else ""
+            if driver == "sc16is7xx" and wanted == "high" and not self.machine.kernel_at_least(_BOTH_LEVELS):
+                # Its number does not tell which of Raspberry Pi's kernels it is. Who serves reads the mode back.
+                text = "before Linux 6.13, on Raspberry Pi OS before December 2024, the driver sc16is7xx can't do --direction-active high"
+                self.say("note", "rs485", text, "where `mbcore serve` says so: sudo apt full-upgrade")

@@ -425,8 +425,12 @@ def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
         (Trial("no way out"), "", ("wrong", "settings", "no way out", "see `mbcore ports`")),
         (Trial(), "--hat uart-kernel-rts", ("wrong", "rs485", "the driver uart-pl011 has no RS-485 mode")),
         (Trial(mode=KernelMode(3)), "--hat generic-uart-gpio", ("wrong", "rs485", "the driver moves RTS itself")),
-        (Trial(mode=KernelMode(3)), "--hat uart-kernel-rts", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS high while")),
-        (Trial(mode=KernelMode(5)), "", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS low while sending")),
+        (
+            Trial(mode=KernelMode(3)),
+            "--hat uart-kernel-rts",
+            ("ok", "rs485", "the driver has an RS-485 mode, which is on, as by --direction-active high"),
+        ),
+        (Trial(mode=KernelMode(5)), "", ("ok", "rs485", "the driver has an RS-485 mode, which is on, as by --direction-active low")),
     ],
 )
 def test_what_came_of_opening_the_port(tmp_path, trial, words, finding):
@@ -573,12 +577,20 @@ def test_a_board_whose_driver_has_to_switch(tmp_path, mode, level):
     assert [finding.level for finding in found(report, "rs485")] == [level]
 
 
-def test_a_driver_that_knows_one_level_only(tmp_path):
-    report = ask(recorded.board("sc16is752", tmp_path), "--hat uart-kernel-rts --port /dev/ttySC0")
-    assert found(report, "rs485")[0][2:] == (
-        "the driver sc16is7xx sends with RTS low only, and the board wants it high",
-        "use --direction-active low where the wiring allows it, or --direction rts",
-    )
+@pytest.mark.parametrize(
+    ("hat", "kernel", "levels"),
+    [
+        ("uart-kernel-rts", "6.6.51+rpt-rpi-v8", ["ok", "note"]),
+        ("uart-kernel-rts", "6.12.47+rpt-rpi-v8", ["ok", "note"]),
+        ("uart-kernel-rts", "6.13.0", ["ok"]),
+        ("waveshare-serial-expansion", "6.6.51+rpt-rpi-v8", ["ok"]),
+    ],
+)
+def test_a_driver_that_knew_one_level_only_in_older_kernels(tmp_path, hat, kernel, levels):
+    machine = recorded.board("sc16is752", tmp_path, f"/proc/sys/kernel/osrelease = {kernel}\\n")
+    findings = found(ask(machine, f"--hat {hat} --port /dev/ttySC0"), "rs485")
+    assert [finding.level for finding in findings] == levels
+    assert all("can't do --direction-active high" in finding.text for finding in findings[1:])
 
 
 @pytest.mark.parametrize(
