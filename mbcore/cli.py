@@ -365,9 +365,17 @@ def _doctor(args: argparse.Namespace) -> int:
     from mbcore.rpi.hats import find_hat
     from mbcore.rpi.machine import Machine
 
-    report = examine(Machine(), find_hat(args.hat) if args.hat else None, args.port)
+    said = [word for option, value in (("--hat", args.hat), ("--port", args.port)) if value for word in (option, value)]
+    again = shlex.join([*_command(), "doctor", *said])
+    report = examine(Machine(), find_hat(args.hat) if args.hat else None, args.port, again=again)
     _print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
     return 1 if report.wrong else 0
+
+
+def _command() -> tuple[str, ...]:
+    """How to call this program from anywhere, by whomever: `sudo` and systemd do not look where a user's shell has found it."""
+    me = os.path.abspath(sys.argv[0])
+    return (sys.executable, "-m", "mbcore") if me.endswith("__main__.py") else (me,)
 
 
 def _service(args: argparse.Namespace) -> None:
@@ -378,8 +386,7 @@ def _service(args: argparse.Namespace) -> None:
     if args.action == "show":
         print(service.show(machine, args.name))
         return
-    me = os.path.abspath(sys.argv[0])
-    program = (sys.executable, "-m", "mbcore") if me.endswith("__main__.py") else (me,)
+    program = _command()
     if args.action == "install":
         words = [word for word in args.words if word not in ("--", "--dry-run")]
         args.dry_run |= "--dry-run" in args.words

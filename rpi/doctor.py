@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import termios
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -28,8 +29,10 @@ CONFIG_FIRST = "mend config.txt first"
 _USB_LATENCY = 2  # milliseconds; more than that is heard as a silence
 # Kernels whose mapping of sc16is752-spi1 to its new name leaves SPI1 as it was (linux #6962; mended by #6996).
 _UNMAPPED, _MAPPED = "6.12.30", "6.12.42"
-# Drivers that know one level of RTS only while they send.
-_RTS_WHILE_SENDING = {"sc16is7xx": "low"}
+# From this kernel on sc16is7xx knows both levels of RTS while it sends, and on those of Raspberry Pi OS from December 2024 on.
+_BOTH_LEVELS = "6.13"
+# Services whose processes are their users': one of these is ended, and not the service.
+_LOGINS = {"ssh", "sshd", "dropbear", "cron", "atd", "getty"}
 # The pins of a Pi 4's further UARTs.
 _FURTHER_UARTS = {"uart2": "GPIO0/1", "uart3": "GPIO4/5", "uart4": "GPIO8/9", "uart5": "GPIO12/13"}
 
@@ -95,6 +98,11 @@ class Report:
         """How many things are wrong."""
         return sum(finding.level == "wrong" for finding in self.findings)
 
+    @property
+    def untried(self) -> bool:
+        """Whether the port was left without a trial of its settings, or there was none to try."""
+        return not any(finding.subject == "settings" and finding.level != "note" for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """The same for machines; ``wrong`` is a number, ``mend`` may be empty."""
         return asdict(self) | {"wrong": self.wrong, "findings": [finding._asdict() for finding in self.findings]}
@@ -109,24 +117,28 @@ class Report:
             if finding.mend:
                 lines.append(f"{'':{width + 9}}-> {finding.mend}")
         count = self.wrong
-        lines.append("All is well." if not count else "One thing is wrong." if count == 1 else f"{count} things are wrong.")
+        well = "Nothing wrong was found; the port's settings were not tried." if self.untried else "All is well."
+        lines.append(well if not count else "One thing is wrong." if count == 1 else f"{count} things are wrong.")
         return "\n".join(lines)
 
 
 Try = Callable[[str, Mapping[str, Any]], Trial]
 
 
-def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Try | None = None) -> Report:
+def examine(
+    machine: Machine, hat: Hat | None = None, port: str | None = None, trial: Try | None = None, again: str = "mbcore doctor"
+) -> Report:
     """Look at the machine and at one port.
 
     :param hat: the board that the user has; None: a port without a profile
     :param port: its name; None: the board's, or the one that a server would most likely be given
     :param trial: opens the port, which is done only where nobody else has it open, and with settings only where that is known for
         certain; None: :func:`try_port`
+    :param again: the command that asks for the same, by a name that root finds too
     :raises ConfigurationError: when the board does not fit the machine
     """
     report = Report(machine.model, machine.system, machine.kernel, "")
-    look = _Examination(machine, hat, report.findings, trial or try_port)
+    look = _Examination(machine, hat, report.findings, trial or try_port, again)
     look.at_power()
     if hat and port:
         look.at_choice(hat, port)
@@ -140,8 +152,8 @@ def examine(machine: Machine, hat: Hat | None = None, port: str | None = None, t
 
 
 class _Examination:
-    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Try) -> None:
-        self.machine, self.hat, self.findings, self.trial = machine, hat, findings, trial
+    def __init__(self, machine: Machine, hat: Hat | None, findings: list[Finding], trial: Try, again: str) -> None:
+        self.machine, self.hat, self.findings, self.trial, self.again = machine, hat, findings, trial, again
         # Why the port is left closed.
         self.untried = ""
         # The board of an overlay by an old name, which the user need not have named.
@@ -314,6 +326,8 @@ class _Examination:
         first = [line.partition(" or ")[0] for line in lines]
         if self.machine.last_section != "all":
             first.insert(0, "[all]")
+        if self.machine.lacks_line_feed(self.machine.config_file):
+            first.insert(0, "")
         words = " ".join(f"'{line}'" for line in first)
         return f"printf '%s\\n' {words} | sudo tee -a {self.machine.config_file} && sudo reboot"
 
@@ -324,6 +338,14 @@ class _Examination:
     def free_uart(self) -> str:
         """How the PL011 gets from Bluetooth to GPIO14/15."""
         return CONFIG_FIRST if self.config_is("wrong") else self.append(["dtoverlay=disable-bt"])
+
+    def to_header_port(self) -> str:
+        """How to come from another port to the UART on GPIO14/15, which may not be there yet."""
+        machine, name = self.machine, self.header_port()
+        if machine.exists(name):
+            return f"use {name}"
+        missing = [line for line in load()[0][machine.family].config if not machine.configured(line)]
+        return f"{self.append(missing) if missing else 'sudo reboot'}  # then use {name}"
 
     def absent(self, name: str, device: str) -> None:
         """Why a port is not there."""
@@ -356,7 +378,7 @@ class _Examination:
         what = f"{name} is {device}" if name != device else device
         served = f"{what}, served by {hardware.driver} ({hardware.folder.name if hardware.folder else '?'})" if hardware.driver else what
         if machine.family == "5" and device == "/dev/ttyAMA10":
-            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", "use /dev/ttyAMA0")
+            self.say("wrong", "port", f"{what}, on a Pi 5 the connector for debugging, not GPIO14/15", self.to_header_port())
         elif hardware.mini_uart:
             # With disable-bt it is not on the pins any more.
             booted = machine.configured("dtoverlay=disable-bt or dtoverlay=miniuart-bt")
@@ -368,7 +390,9 @@ class _Examination:
             self.say("wrong", "port", f"{what}, with no hardware behind it", "`mbcore ports` lists those that have")
         else:
             self.say("ok", "port", served)
-        if port.usb and port.stable not in (name, device):
+        # A counted name, and one of adapters that are all alike; of a name that a user or a rule has made nobody knows better.
+        doubtful = re.match(r"/dev/tty(USB|ACM|XRUSB)\d", name) or ("/by-id/" in name and not port.serial)
+        if port.usb and doubtful and port.stable not in (name, device):
             self.say("note", "name", f"{name} may be another adapter after the next start", f"use {port.stable}")
         if port.latency is not None and port.latency > _USB_LATENCY:
             self.say(
@@ -392,8 +416,10 @@ class _Examination:
         if word:
             file = machine.command_line_file
             out = "sudo reboot" if machine.exists(file) else f"take {word} out of the boot loader's command line"
-            written = [part for part in machine.read(file).split() if self.is_console(part, device)]
-            mend = f"sudo sed -i 's/{written[0]} *//' {file} && {login_off}; sudo reboot" if written else out
+            written = dict.fromkeys(part for part in machine.read(file).split() if self.is_console(part, device))
+            # Whole words: console=ttyAMA1 is the beginning of console=ttyAMA10,115200, too.
+            script = "; ".join(rf"s/\b{re.escape(part)}(\s+|$)//g" for part in written)
+            mend = f"sudo sed -i -E {shlex.quote(script)} {file} && {login_off}; sudo reboot" if written else out
             self.say("wrong", "console", f"the kernel writes its messages to {device} ({word})", mend)
         elif machine.exists(f"/etc/systemd/system/getty.target.wants/serial-getty@{name}.service"):
             self.say("wrong", "console", f"a login shell is to run on {device}", login_off)
@@ -407,10 +433,20 @@ class _Examination:
     def at_holders(self, device: str) -> bool:
         """Whether somebody has the port open."""
         holders = self.machine.holders(device)
+        units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
         for holder in holders:
-            units = {"agetty": f"serial-getty@{os.path.basename(device)}", "hciattach": "hciuart"}
-            stop = f"sudo systemctl disable --now {units[holder.name]}" if holder.name in units else f"sudo kill {holder.pid}"
-            self.say("wrong", "holder", f"{device} is in use by {holder.name} (process {holder.pid})", stop)
+            unit = holder.unit.removesuffix(".service")
+            if unit.startswith("mbcore@"):
+                stop = f"to try its settings: sudo systemctl stop {unit}"
+                self.say("note", "holder", f"{device} is served by {unit} (process {holder.pid})", stop)
+                continue
+            process, stop = f"process {holder.pid}", f"sudo kill {holder.pid}"
+            if holder.name in units or unit.startswith("serial-getty@"):
+                stop = f"sudo systemctl disable --now {units.get(holder.name, unit)}"
+            elif unit and unit.partition("@")[0] not in _LOGINS:
+                # The service would start it again.
+                process, stop = f"{process} of the service {unit}", f"sudo systemctl stop {shlex.quote(unit)}"
+            self.say("wrong", "holder", f"{device} is in use by {holder.name} ({process})", stop)
         return bool(holders)
 
     def at_gpio(self) -> None:
@@ -429,6 +465,10 @@ class _Examination:
         user = machine.user_name()
         if machine.may_use(device):
             self.say("ok", subject, f"{user} may use {name}")
+            if not machine.is_let_in(device):
+                group = machine.group_name(machine.owner(machine.path(device)).gid)
+                text = f"{user} may use it while logged in at this machine, by an access list; a service needs the group {group}"
+                self.say("note", subject, text)
             return True
         owner = machine.owner(machine.path(device))
         group = machine.group_name(owner.gid)
@@ -438,7 +478,7 @@ class _Examination:
             kernel = os.path.basename(device).rstrip("0123456789")
             subsystem, right = ("gpio", "gpio") if subject == "gpio" else ("tty", "dialout")
             rule = f'SUBSYSTEM=="{subsystem}", KERNEL=="{kernel}*", GROUP="{right}", MODE="0660"'
-            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/60-{kernel}.rules && sudo udevadm control --reload && sudo udevadm trigger"
+            mend = f"echo '{rule}' | sudo tee /etc/udev/rules.d/90-{kernel}.rules && sudo udevadm control --reload && sudo udevadm trigger"
         elif user in machine.group_members(group):
             mend = "log out and in again: you are in the group, but not in this session"
         else:
@@ -459,11 +499,10 @@ class _Examination:
             self.say("ok", "settings", "it opens with {baudrate} {bytesize}{parity}{stopbits}".format_map(line))
         else:
             text = "it opens; no settings are tried, for another user's program may have it open"
-            self.say("note", "settings", text, "sudo mbcore doctor")
+            self.say("note", "settings", text, f"sudo {self.again}")
         direction = self.hat.direction if self.hat else ""
         enabled = bool(trial.mode and trial.mode.enabled)
         driver = self.machine.hardware(device).driver
-        only = _RTS_WHILE_SENDING.get(driver)
         if direction == "kernel" and trial.mode is None:
             way = "use one of the board's own ports, or --direction rts or gpio"
             self.say("wrong", "rs485", f"the driver {driver} has no RS-485 mode", way)
@@ -472,10 +511,12 @@ class _Examination:
         elif self.hat and self.hat.rs485 == "on" and not enabled:
             text = "the driver's RS-485 mode is off, and nothing else switches the transceiver"
             self.say("wrong", "rs485", text, "use --direction kernel, or see what the vendor's device tree says")
-        elif self.hat and direction == "kernel" and self.hat.direction_active != only and only:
-            text = f"the driver {driver} sends with RTS {only} only, and the board wants it {self.hat.direction_active}"
-            self.say("wrong", "rs485", text, f"use --direction-active {only} where the wiring allows it, or --direction rts")
         elif trial.mode is not None:
             hint = "" if self.hat else "; --direction kernel switches it on"
-            state = f"on, RTS {trial.mode.active} while sending" if enabled else f"off{hint}"
+            state = f"on, as by --direction-active {trial.mode.active}" if enabled else f"off{hint}"
             self.say("ok", "rs485", f"the driver has an RS-485 mode, which is {state}")
+            wanted = self.hat.direction_active if self.hat and direction == "kernel" else ""
+            if driver == "sc16is7xx" and wanted == "high" and not self.machine.kernel_at_least(_BOTH_LEVELS):
+                # Its number does not tell which of Raspberry Pi's kernels it is. Who serves reads the mode back.
+                text = "before Linux 6.13, on Raspberry Pi OS before December 2024, the driver sc16is7xx can't do --direction-active high"
+                self.say("note", "rs485", text, "where `mbcore serve` says so: sudo apt full-upgrade")

@@ -238,7 +238,14 @@ def sheet(machine: Machine, name: str) -> str:
     pin = {"kernel": "RTS, by the UART's driver", "gpio": "GPIO" + ("?" if hat.direction_line is None else str(hat.direction_line))}
     switch = pin.get(hat.direction, "itself")
     if hat.direction_active:
-        switch += f", {hat.direction_active} while sending"
+        level = hat.direction_active
+        if hat.direction == "kernel":
+            # The word is the signal's; of the SC16IS7xx the pin is the other way round (docs/direction.md).
+            of_chip = any(name.startswith("/dev/ttySC") for name in names)
+            pin_level = {"high": "low", "low": "high"}[level] if of_chip else level
+            switch += f", its pin {pin_level} while sending (--direction-active {level})"
+        else:
+            switch += f", {level} while sending"
     rows = [
         ("board", machine.model or "this machine is no Raspberry Pi"),
         ("port", " or ".join(names) or nowhere),

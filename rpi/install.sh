@@ -38,6 +38,8 @@ case $home in
     /*) ;;
     *) home=$PWD/$home ;;
 esac
+# As a shell completes it; the programs of a slot are called by its name.
+home=${home%/}
 
 # The slot in use, and the other one.
 used=none
@@ -52,6 +54,24 @@ esac
 works() {
     "$home/$1/bin/python" -I -c "import mbcore.engine.serial, mbcore.engine.tcp, mbcore.server" &&
         "$home/$1/bin/mbcore" --version >/dev/null
+}
+
+# The processes that a slot's interpreter runs: a service that was not restarted since has the slot that is not in use any more.
+running_from() {
+    for process in /proc/[0-9]*; do
+        words=
+        # Without the zeros between them; the first one is the interpreter. The process may have ended.
+        { read -r words <"$process/cmdline"; } 2>/dev/null || :
+        case $words in
+            "$home/$1/"*) printf '%s ' "${process#/proc/}" ;;
+        esac
+    done
+}
+
+# What has been done, and what is left to do: who runs keeps the slot that it was started from.
+say_done() {
+    echo "$("$home/current/bin/mbcore" --version) is $1: $home/current is slot $other, start $home/current/bin/mbcore," \
+        "or restart its services: systemctl restart 'mbcore@*'"
 }
 
 # `current` to a slot, in one step: a power cut leaves the one or the other.
@@ -73,7 +93,7 @@ if [ $rollback = yes ]; then
     [ -e "$home/$other/complete" ] || fail "there is nothing in $home to go back to: slot $other is empty"
     works "$other" || fail "slot $other of $home does not work any more, slot $used stays in use: install again"
     switch_to "$other"
-    echo "$("$home/current/bin/mbcore" --version) is back: $home/current is slot $other"
+    say_done back
     exit 0
 fi
 
@@ -89,6 +109,11 @@ case " $MACHINES " in
     *) fail "this bundle is for $ARCHITECTURE and python$PYTHON here is for $machine: take the bundle for that" ;;
 esac
 mkdir -p "$home" || fail "$home cannot be written: run it with sudo"
+# What is running would find its modules gone, or those of another version.
+running=$(running_from "$other")
+[ -z "$running" ] ||
+    fail "slot $other of $home is to be filled and process ${running% } runs from it, nothing was changed:" \
+        "restart it first, services by systemctl restart 'mbcore@*'"
 
 # Renamed first: what a power cut leaves of it is not taken for somebody else's.
 empty_slot() {
@@ -108,5 +133,4 @@ works "$other" || fail "what was installed does not work, nothing was changed"
 touch "$home/$other/complete"
 trap - EXIT
 switch_to "$other"
-echo "$("$home/current/bin/mbcore" --version) is installed: $home/current is slot $other, start $home/current/bin/mbcore," \
-    "or restart its services: systemctl restart 'mbcore@*'"
+say_done installed

@@ -21,7 +21,8 @@ FAMILIES = ("zero", "zero-w", "zero-2-w", "1", "2", "3", "cm3", "4", "5", "other
 BLUETOOTH = frozenset({"zero-w", "zero-2-w", "3", "4"})
 
 _MODELS = (
-    (r"Zero 2 W", "zero-2-w"),
+    # Older firmware calls a Zero 2 W "Zero 2".
+    (r"Zero 2\b", "zero-2-w"),
     (r"Zero W", "zero-w"),
     (r"Zero", "zero"),
     (r"Compute Module 3", "cm3"),
@@ -78,6 +79,7 @@ class Holder(NamedTuple):
 
     pid: int
     name: str
+    unit: str = ""  # of systemd, where it is a service of the system: "mbcore@plant.service"
 
 
 class Setting(NamedTuple):
@@ -121,6 +123,13 @@ class Machine:
             return self.path(name).read_text(errors="replace").rstrip("\0\n")
         except OSError:
             return ""
+
+    def lacks_line_feed(self, name: str) -> bool:
+        """Whether a file's last line has no end, so that what is added would stand in it."""
+        try:
+            return self.path(name).read_bytes()[-1:] not in (b"", b"\n")
+        except OSError:
+            return False
 
     def exists(self, name: str) -> bool:
         """Whether something is there."""
@@ -294,6 +303,13 @@ class Machine:
 
     def may_use(self, path: str) -> bool:
         """Whether the user may read and write a device; False also where it is not there."""
+        if self.root == Path("/") and self.uid == os.geteuid():
+            # The kernel knows of access lists, too, as those for who is logged in at the machine.
+            return os.access(path, os.R_OK | os.W_OK)
+        return self.is_let_in(path)
+
+    def is_let_in(self, path: str) -> bool:
+        """Whether a device's mode lets the user read and write it, as its owner, one of its group, or anyone."""
         try:
             owner = self.owner(self.path(path))
         except OSError:
@@ -314,7 +330,7 @@ class Machine:
         for folder in self.glob("/proc/[0-9]*"):
             if folder != me and (real in self._open_files(folder) or (number and self._terminal(folder) == number)):
                 program = os.path.basename(self.read(f"{folder}/cmdline").partition("\0")[0])
-                found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm")))
+                found.append(Holder(int(os.path.basename(folder)), program or self.read(f"{folder}/comm"), self._unit(folder)))
         return found
 
     @cached_property
@@ -325,6 +341,20 @@ class Machine:
         hidden = self.uid != 0 and self.root == Path("/") and "/proc/1" not in folders
         # In this order: a process may end in between.
         return not hidden and all(os.access(self.path(f"{folder}/fd"), os.R_OK) or not self.exists(f"{folder}/fd") for folder in folders)
+
+    def _unit(self, process: str) -> str:
+        """The service that a process belongs to, one of the system's, for a user has others; empty where it belongs to none."""
+        for line in self.read(f"{process}/cgroup").splitlines():
+            # "0::/system.slice/system-mbcore.slice/mbcore@plant.service"; of the hierarchies of version 1 systemd's has a name.
+            _, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            folders = path.split("/")[1:]
+            # Below a scope, and below what is no slice, are the services of a container.
+            first = next((folder for folder in folders if not folder.endswith(".slice")), "")
+            if controllers in ("", "name=systemd") and folders[0:1] != ["user.slice"] and first.endswith(".service"):
+                # Before a name that could be a file's of the kernel systemd puts an underscore.
+                return first.removeprefix("_")
+        return ""
 
     def _terminal(self, process: str) -> str:
         """The number of a process' terminal, which anyone may see: "204:64"."""

@@ -30,6 +30,9 @@ _ELSEWHERE = (
     " the wheel for this system, which docs/install.md names"
 )
 _GROUPS = ("dialout", "gpio")
+_RESTART = 2  # seconds from an end to the next start
+# Drivers that come with their device, or a moment after the start of the system.
+_MODULES = ("usbserial", "cdc_acm", "sc16is7xx")
 # As /proc/devices has them, on a Pi and beside.
 _DEVICES = ("ttyAMA", "ttyS", "ttySC", "ttyUSB", "ttyACM", "ttyXRUSB", "ttyLP", "gpiochip")
 
@@ -39,6 +42,10 @@ _TEMPLATE = """\
 Description=Modbus server %i
 After=network.target
 StartLimitIntervalSec=0
+# systemd looks DeviceAllow=char-... up when it starts the service, and leaves out what no driver is loaded for: an adapter that is
+# plugged in later would be refused for ever. Which of these a system lacks does not matter.
+Wants={modules}
+After={modules}
 
 [Service]
 Type=notify
@@ -46,7 +53,7 @@ NotifyAccess=main
 EnvironmentFile={folder}/%i.env
 ExecStart={program} serve $MBCORE_ARGS
 Restart=always
-RestartSec=2
+RestartSec={restart}
 WatchdogSec=10
 TimeoutStopSec=10
 
@@ -245,6 +252,9 @@ def carry_out(machine: Machine, steps: Sequence[Step], again: str, run: Callable
                 machine.path(path).unlink(missing_ok=True)
             case command:
                 code = (run or _run)(command)
+                if code and command[:2] == ("systemctl", "restart"):
+                    name, tried = command[2], f"it is tried again every {_RESTART} s"
+                    raise OSError(f"{name} is installed and does not start yet, {tried}: journalctl -u {name} -e says why")
                 if code:
                     raise OSError(f"`{shlex.join(command)}` has failed with exit code {code}: what stands before it is done")
 
@@ -263,7 +273,8 @@ def unit(machine: Machine, program: Sequence[str], places: Sequence[str]) -> str
     groups = " ".join(group for group in _GROUPS if machine.has_group(group))
     devices = "\n".join(f"DeviceAllow=char-{name} rw" for name in _DEVICES)
     groups = f"SupplementaryGroups={groups}\n" if groups else ""
-    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups)
+    modules = " ".join(f"modprobe@{name}.service" for name in _MODULES)
+    return _TEMPLATE.format(folder=FOLDER, program=" ".join(program), devices=devices, groups=groups, modules=modules, restart=_RESTART)
 
 
 def udev_rule(name: str, port: Port) -> str:
@@ -286,7 +297,8 @@ def _stable(name: str) -> str:
 
 
 def _rule(name: str) -> str:
-    return f"{RULES}/60-mbcore-{name}.rules"
+    # After those of packages: openocd's 60-openocd.rules gives FTDI adapters to the group plugdev.
+    return f"{RULES}/90-mbcore-{name}.rules"
 
 
 def _environment(name: str, words: Sequence[str]) -> str:

@@ -184,8 +184,13 @@ def _refusal(device: str, error: Exception, number: int | None) -> str:
             return f"there is no serial port {device}: plug the adapter in, or choose one of those in /dev/serial/by-id"
         case errno.EIO:
             return f"the serial port {device} has no working device behind it: plug the adapter in again, or choose another port"
-        case errno.EACCES | errno.EPERM:
+        case errno.EACCES:
             return f"the serial port {device} is not permitted to this user: run `sudo usermod -aG dialout $USER` and log in again"
+        case errno.EPERM:  # the device controller of a service or a container; the mode of the file makes it EACCES
+            return (
+                f"the serial port {device} is not on the list of devices of the service or container that this runs in: restart that,"
+                " or put the port on its list (DeviceAllow= of systemd, --device of docker)"
+            )
         case errno.EBUSY | errno.EWOULDBLOCK:
             return f"the serial port {device} is in use by another program: stop it (`sudo fuser -v {device}` names it), or choose another"
         case errno.ENOTTY:

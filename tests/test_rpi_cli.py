@@ -13,6 +13,7 @@ from adu import ENVIRONMENT
 from mbcore import cli
 from mbcore.rpi import doctor, hats, ports, service
 from mbcore.rpi.doctor import Trial
+from mbcore.rpi.machine import Machine
 from mbcore.rpi.service import UNIT
 
 
@@ -78,6 +79,22 @@ def test_the_doctors_exit_code_tells_whether_something_is_wrong(board, run):
     code, said, _ = run("doctor --port /dev/ttyAMA5")
     assert code == 1
     assert "there is no /dev/ttyAMA5" in said
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/home/pi/.local/bin/mbcore", "/home/pi/.local/bin/mbcore"),
+        ("venv/bin/mbcore", f"{os.getcwd()}/venv/bin/mbcore"),
+        ("/opt/mbcore/lib/mbcore/__main__.py", f"{sys.executable} -m mbcore"),
+    ],
+)
+@pytest.mark.parametrize("words", ["", " --hat revpi", " --port /dev/ttyAMA0", " --hat revpi --port /dev/ttyAMA0"])
+def test_the_doctor_is_asked_again_as_root_by_a_name_that_root_finds_and_the_same(board, run, monkeypatch, program, command, words):
+    board("4b-bookworm")
+    monkeypatch.setattr(Machine, "sees_all_holders", False)
+    monkeypatch.setattr(sys, "argv", [program])
+    assert f"-> sudo {command} doctor{words}\n" in run(f"doctor{words}")[1]
 
 
 @pytest.mark.parametrize("line", ["hats", "hats widgetlords", "hats --json", "ports", "ports --json", "doctor --port /dev/null"])
@@ -278,7 +295,7 @@ def test_what_serve_would_take_is_installed(board, installable, run, words):
 def test_the_adapter_of_a_board_gets_a_rule_and_a_name_that_stays(board, installable, run):
     machine = board("usb-ftdi", "user 0 0")
     assert run("service install plant rtu --hat usb-ftdi")[0] == 0
-    assert 'SYMLINK+="mbcore-plant"' in machine.read("/etc/udev/rules.d/60-mbcore-plant.rules")
+    assert 'SYMLINK+="mbcore-plant"' in machine.read("/etc/udev/rules.d/90-mbcore-plant.rules")
     assert re.search(r'MBCORE_ARGS="rtu --hat usb-ftdi (/dev/mbcore-plant|/dev/serial/by-id/\S+)"', run("service show plant")[1])
 
 
@@ -293,6 +310,15 @@ def test_installing_showing_and_removing(board, installable, run):
     assert run("service remove plant --purge")[0] == 0
     assert not machine.exists(UNIT)
     assert not machine.exists("/etc/mbcore/plant.env")
+
+
+def test_a_service_that_does_not_start_yet_is_an_error_at_run_time(board, installable, run, monkeypatch):
+    machine = board("4b-bookworm", "user 0 0")
+    monkeypatch.setattr(service, "_run", lambda command: int(command[1] == "restart"))
+    code, said, errors = run("service install plant rtu --hat usb-ftdi")
+    assert (code, said) == (1, "")
+    assert errors.startswith("mbcore: mbcore@plant is installed and does not start yet, ")
+    assert machine.exists("/etc/mbcore/plant.env")
 
 
 def test_without_root_there_is_one_sentence(board, installable, run):

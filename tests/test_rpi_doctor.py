@@ -126,6 +126,25 @@ def test_a_line_is_added_under_all_boards_where_the_file_ends_under_another_filt
     assert found(ask(machine), "config")[0].mend.startswith("printf '%s\\n' '[all]' 'enable_uart=1' 'dtoverlay=disable-bt' | sudo tee -a")
 
 
+@pytest.mark.parametrize(
+    ("config", "mended"),
+    [
+        ("dtparam=spi=on", "dtparam=spi=on\ndtparam=uart0=on\n"),
+        ("dtparam=spi=on\n", "dtparam=spi=on\ndtparam=uart0=on\n"),
+        ("[pi4]\n#enable_uart=1", "[pi4]\n#enable_uart=1\n[all]\ndtparam=uart0=on\n"),
+        ("", "dtparam=uart0=on\n"),
+    ],
+)
+def test_what_is_added_to_config_stands_in_lines_of_its_own(tmp_path, config, mended):
+    machine = recorded.board("5-bookworm", tmp_path)
+    file = machine.path("/boot/firmware/config.txt")
+    file.write_text(config)
+    mend = found(ask(machine), "config")[0].mend
+    script = re.fullmatch("(printf .*) [|] sudo tee -a /boot/firmware/config.txt && sudo reboot", mend)
+    subprocess.run(f"{script[1]} | tee -a {file}", shell=True, check=True, stdout=subprocess.DEVNULL)
+    assert file.read_text() == mended
+
+
 def test_bluetooth_that_has_the_uart_is_named_where_config_was_mended_and_not_loaded(tmp_path):
     lines = ["/boot/firmware/config.txt <<", "enable_uart=1", "dtoverlay=disable-bt", "."]
     finding = found(ask(recorded.board("3b-bookworm", tmp_path, *lines)), "port")[0]
@@ -155,9 +174,38 @@ def test_the_mini_uart_after_the_mending_before_the_restart(tmp_path):
     assert finding.mend == "use /dev/ttyAMA0, after a restart if it is not there"
 
 
+@pytest.mark.parametrize("line", ["dtparam=uart0=on", "dtoverlay=uart0-pi5", "dtparam=uart0_console=on"])
+def test_a_pi_5s_uart_that_is_enabled_comes_with_the_next_start(tmp_path, line):
+    machine = recorded.board("5-bookworm", tmp_path, "/boot/firmware/config.txt <<", line, ".")
+    finding = found(ask(machine, "--port /dev/serial0"), "port")[0]
+    assert finding.mend == "sudo reboot  # then use /dev/ttyAMA0"
+
+
 def test_a_name_without_hardware(tmp_path):
     finding = found(ask(four_b(tmp_path, "/dev/ttyS7 c 0660 0:20"), "--port /dev/ttyS7"), "port")[0]
     assert finding[:3] == ("wrong", "port", "/dev/ttyS7, with no hardware behind it")
+
+
+BY_ID = {"usb-ftdi": "usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0", "usb-ch340": "usb-1a86_USB_Serial-if00-port0"}
+
+
+@pytest.mark.parametrize(
+    ("board", "name", "doubtful"),
+    [
+        ("usb-ftdi", "/dev/ttyUSB0", True),
+        ("usb-ftdi", f"/dev/serial/by-id/{BY_ID['usb-ftdi']}", False),
+        ("usb-ftdi", "/dev/serial/by-path/platform-fd500000.pcie-pci-0000:01:00.0-usb-0:1.3:1.0-port0", False),
+        # The service's own, and a user's.
+        ("usb-ftdi", "/dev/mbcore-plant", False),
+        ("usb-ftdi", "/srv/bus", False),
+        # It has no serial number: another one of its kind has the same name.
+        ("usb-ch340", f"/dev/serial/by-id/{BY_ID['usb-ch340']}", True),
+    ],
+)
+def test_which_names_may_be_another_adapters(tmp_path, board, name, doubtful):
+    machine = recorded.board(board, tmp_path, "/dev/mbcore-plant -> /dev/ttyUSB0", "/srv/bus -> /dev/ttyUSB0")
+    notes = found(ask(machine, f"--port {name}"), "name")
+    assert [note.text for note in notes] == ([f"{name} may be another adapter after the next start"] if doubtful else [])
 
 
 @pytest.mark.parametrize(
@@ -238,6 +286,27 @@ def test_a_login_shell_that_is_to_run_is_wrong_before_it_runs(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("console=ttyAMA1 console=ttyAMA10,115200 rootwait", "console=ttyAMA10,115200 rootwait"),
+        ("console=ttyAMA10,115200 console=ttyAMA1", "console=ttyAMA10,115200 "),
+        ("console=ttyAMA1,115200 console=tty1 console=ttyAMA1 quiet", "console=tty1 quiet"),
+        ("quiet console=serial7,9600 console=ttyAMA1  console=ttyAMA1 splash", "quiet splash"),
+        ("netconsole=ttyAMA1 console=ttyAMA1", "netconsole=ttyAMA1 "),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_all_of_a_ports_words_and_no_others_go_out_of_the_command_line(tmp_path, words, left, end):
+    machine = four_b(tmp_path, "/dev/ttyAMA1 c 0660 0:20", "/dev/serial7 -> ttyAMA1")
+    file = machine.path("/boot/firmware/cmdline.txt")
+    file.write_text(words + end)
+    mend = found(ask(machine, "--port /dev/ttyAMA1"), "console")[0].mend
+    script = re.fullmatch("sudo (sed .*) /boot/firmware/cmdline.txt && sudo systemctl disable .*; sudo reboot", mend)
+    subprocess.run(f"{script[1]} {file}", shell=True, check=True)
+    assert file.read_text() == left + end
+
+
 def test_a_console_that_is_gone_from_the_file_goes_with_the_next_start(tmp_path):
     machine = four_b(tmp_path, "/proc/cmdline = console=ttyAMA0,115200 console=tty1")
     assert found(ask(machine), "console")[0].mend == "sudo reboot"
@@ -267,13 +336,43 @@ def test_a_port_in_use_is_not_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cgroup", "text", "mend"),
+    [
+        (
+            "/system.slice/system-app.slice/app@a\\x2db.service",
+            "/dev/ttyAMA0 is in use by python3 (process 77 of the service app@a\\x2db)",
+            "sudo systemctl stop 'app@a\\x2db'",
+        ),
+        ("/user.slice/user-1000.slice/session-3.scope", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        # Where nothing puts logins into sessions: who is stopped would be all that log in.
+        ("/system.slice/ssh.service", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "/dev/ttyAMA0 is in use by python3 (process 77)", "sudo kill 77"),
+        (
+            "/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyAMA0.service",
+            "/dev/ttyAMA0 is in use by python3 (process 77)",
+            "sudo systemctl disable --now serial-getty@ttyAMA0",
+        ),
+    ],
+)
+def test_who_has_the_port_is_stopped_as_what_it_is(tmp_path, cgroup, text, mend):
+    lines = ["/proc/77/cmdline = /usr/bin/python3\\0app.py\\0", "/proc/77/fd/5 -> /dev/ttyAMA0", f"/proc/77/cgroup = 0::{cgroup}\\n"]
+    assert found(ask(four_b(tmp_path, *lines)), "holder") == [("wrong", "holder", text, mend)]
+
+
+def test_the_services_own_process_is_no_fault(tmp_path):
+    report = ask(recorded.board("4b-service", tmp_path), trial=lambda *_: pytest.fail("it is opened"))
+    assert report.wrong == 0
+    assert [finding.level for finding in found(report, "holder")] == ["note"]
+
+
+@pytest.mark.parametrize(
     ("lines", "mend"),
     [
         (["user 1000 1000"], "log out and in again: you are in the group, but not in this session"),
         (["user 1001 1001"], "sudo usermod -aG dialout 1001, then log out and in again"),
         (
             ["/dev/ttyAMA0 c 0600 0:0"],
-            """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee /etc/udev/rules.d/60-ttyAMA.rules""",
+            """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee /etc/udev/rules.d/90-ttyAMA.rules""",
         ),
         (["/dev/ttyAMA0 c 0640 0:20"], """echo 'SUBSYSTEM=="tty", KERNEL=="ttyAMA*", GROUP="dialout", MODE="0660"' | sudo tee"""),
         (["user 1000 1000", "/dev/ttyAMA0 c 0660 0:777"], "sudo usermod -aG 777 pi"),
@@ -289,6 +388,13 @@ def test_the_way_in_for_one_who_is_not_permitted(tmp_path, lines, mend):
 def test_who_may_use_the_port(tmp_path, owner, user):
     report = ask(four_b(tmp_path, f"/dev/ttyAMA0 c {owner}", f"user {user}"))
     assert found(report, "permission")[0].level == "ok"
+
+
+def test_who_is_let_in_by_an_access_list_hears_that_a_service_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(Machine, "may_use", lambda self, path: True)
+    machine = recorded.board("trixie-acm", tmp_path)
+    text = "pi may use it while logged in at this machine, by an access list; a service needs the group plugdev"
+    assert found(ask(machine), "permission")[1:] == [("note", "permission", text, "")]
 
 
 def test_the_direction_pins_chip_is_missing_or_closed(tmp_path):
@@ -307,7 +413,7 @@ def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
     machine = recorded.board("5-trixie", tmp_path, "/dev/gpiochip0 c 0600 0:0")
     finding = found(ask(machine, "--hat pixtend-v2"), "gpio")[0]
     assert finding.mend == (
-        """echo 'SUBSYSTEM=="gpio", KERNEL=="gpiochip*", GROUP="gpio", MODE="0660"' | sudo tee /etc/udev/rules.d/60-gpiochip.rules"""
+        """echo 'SUBSYSTEM=="gpio", KERNEL=="gpiochip*", GROUP="gpio", MODE="0660"' | sudo tee /etc/udev/rules.d/90-gpiochip.rules"""
         " && sudo udevadm control --reload && sudo udevadm trigger"
     )
 
@@ -319,8 +425,12 @@ def test_a_gpio_chip_of_root_wants_a_rule_of_its_own(tmp_path):
         (Trial("no way out"), "", ("wrong", "settings", "no way out", "see `mbcore ports`")),
         (Trial(), "--hat uart-kernel-rts", ("wrong", "rs485", "the driver uart-pl011 has no RS-485 mode")),
         (Trial(mode=KernelMode(3)), "--hat generic-uart-gpio", ("wrong", "rs485", "the driver moves RTS itself")),
-        (Trial(mode=KernelMode(3)), "--hat uart-kernel-rts", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS high while")),
-        (Trial(mode=KernelMode(5)), "", ("ok", "rs485", "the driver has an RS-485 mode, which is on, RTS low while sending")),
+        (
+            Trial(mode=KernelMode(3)),
+            "--hat uart-kernel-rts",
+            ("ok", "rs485", "the driver has an RS-485 mode, which is on, as by --direction-active high"),
+        ),
+        (Trial(mode=KernelMode(5)), "", ("ok", "rs485", "the driver has an RS-485 mode, which is on, as by --direction-active low")),
     ],
 )
 def test_what_came_of_opening_the_port(tmp_path, trial, words, finding):
@@ -374,6 +484,7 @@ def test_a_port_that_anothers_program_may_have_keeps_its_settings(tmp_path, monk
         ("note", "settings", "it opens; no settings are tried, for another user's program may have it open", "sudo mbcore doctor")
     ]
     assert found(report, "rs485")[0].level == "ok"
+    assert report.as_text().endswith("\nNothing wrong was found; the port's settings were not tried.")
 
 
 def test_the_port_of_a_board_with_one_setting_is_tried_with_that(tmp_path):
@@ -466,12 +577,20 @@ def test_a_board_whose_driver_has_to_switch(tmp_path, mode, level):
     assert [finding.level for finding in found(report, "rs485")] == [level]
 
 
-def test_a_driver_that_knows_one_level_only(tmp_path):
-    report = ask(recorded.board("sc16is752", tmp_path), "--hat uart-kernel-rts --port /dev/ttySC0")
-    assert found(report, "rs485")[0][2:] == (
-        "the driver sc16is7xx sends with RTS low only, and the board wants it high",
-        "use --direction-active low where the wiring allows it, or --direction rts",
-    )
+@pytest.mark.parametrize(
+    ("hat", "kernel", "levels"),
+    [
+        ("uart-kernel-rts", "6.6.51+rpt-rpi-v8", ["ok", "note"]),
+        ("uart-kernel-rts", "6.12.47+rpt-rpi-v8", ["ok", "note"]),
+        ("uart-kernel-rts", "6.13.0", ["ok"]),
+        ("waveshare-serial-expansion", "6.6.51+rpt-rpi-v8", ["ok"]),
+    ],
+)
+def test_a_driver_that_knew_one_level_only_in_older_kernels(tmp_path, hat, kernel, levels):
+    machine = recorded.board("sc16is752", tmp_path, f"/proc/sys/kernel/osrelease = {kernel}\\n")
+    findings = found(ask(machine, f"--hat {hat} --port /dev/ttySC0"), "rs485")
+    assert [finding.level for finding in findings] == levels
+    assert all("can't do --direction-active high" in finding.text for finding in findings[1:])
 
 
 @pytest.mark.parametrize(

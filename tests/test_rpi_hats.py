@@ -301,3 +301,12 @@ pixtend-v2: PiXtend V2, its serial port as RS-485
 Serve it:  mbcore serve rtu --hat pixtend-v2
 Check it:  mbcore doctor --hat pixtend-v2"""
     assert "switched by                GPIO?, low while sending" in hats.sheet(family(tmp_path, "4"), "widgetlords")
+
+
+@pytest.mark.parametrize(
+    ("hat", "level", "active"),
+    [("uart-kernel-rts", "high", "high"), ("uart3-kernel-rts", "high", "high"), ("waveshare-serial-expansion", "high", "low")],
+)
+def test_a_sheet_names_the_level_of_the_pin_whatever_the_drivers_word_for_it_is(tmp_path, hat, level, active):
+    said = f"RTS, by the UART's driver, its pin {level} while sending (--direction-active {active})\n"
+    assert said in hats.sheet(family(tmp_path, "4"), hat)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import recorded
 
-from mbcore.rpi.machine import BLUETOOTH, FAMILIES, Holder, Machine
+from mbcore.rpi.machine import BLUETOOTH, FAMILIES, Holder, Machine, Owner
 from mbcore.server.devices import Hardware
 
 
@@ -27,6 +27,7 @@ def of_model(tmp_path, model, *lines):
         ("Raspberry Pi Zero Rev 1.3", "zero"),
         ("Raspberry Pi Zero W Rev 1.1", "zero-w"),
         ("Raspberry Pi Zero 2 W Rev 1.0", "zero-2-w"),
+        ("Raspberry Pi Zero 2 Rev 1.0", "zero-2-w"),
         ("Raspberry Pi 2 Model B Rev 1.2", "2"),
         ("Raspberry Pi 3 Model B Plus Rev 1.3", "3"),
         ("Raspberry Pi Compute Module 3 Plus Rev 1.0", "cm3"),
@@ -227,6 +228,18 @@ def test_a_devices_owner_by_default_is_the_file_systems(tmp_path):
     assert not Machine(tmp_path, uid=1).may_use("/none")
 
 
+def test_on_this_machine_the_kernel_says_who_may_use_a_device(monkeypatch):
+    """It knows of access lists, as logind's for who sits at it."""
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)) or path == "/dev/ttyX")
+    here = Machine(owner=lambda path: Owner(0o660, os.geteuid() + 1, -1))
+    assert (here.may_use("/dev/ttyX"), here.may_use("/dev/ttyY")) == (True, False)
+    assert asked == [("/dev/ttyX", os.R_OK | os.W_OK), ("/dev/ttyY", os.R_OK | os.W_OK)]
+    somebody = Machine(uid=os.geteuid() + 2, owner=lambda path: Owner(0o660, os.geteuid() + 1, -1))
+    assert not somebody.may_use("/dev/ttyX")
+    assert len(asked) == 2
+
+
 def test_versions_of_kernels_are_compared_as_numbers(tmp_path):
     found = machine(tmp_path, "/proc/sys/kernel/osrelease = 6.12.34+rpt-rpi-v8\\n")
     assert [found.kernel_at_least(version) for version in ("0", "6.6.51", "6.12.34", "6.12.100", "7")] == [True, True, True, False, False]
@@ -251,6 +264,32 @@ def test_who_holds_a_port_by_file_and_by_terminal(tmp_path):
     )
     assert found.holders("/dev/serial0") == [Holder(10, "kworker"), Holder(11, "agetty")]
     assert found.holders("/dev/ttyS9") == []
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/system-mbcore.slice/mbcore@plant.service", "mbcore@plant.service"),
+        ("0::/system.slice/app.service", "app.service"),
+        ("0::/system.slice/app.service/worker/payload", "app.service"),
+        ("0::/plant.slice/app.service", "app.service"),
+        ("0::/system.slice/_cpu.service", "cpu.service"),
+        # Version 1, and both side by side.
+        ("12:devices:/system.slice/x.service\\n1:name=systemd:/system.slice/app.service\\n0::/", "app.service"),
+        ("1:name=systemd:/user.slice/user-1000.slice/session-3.scope\\n0::/user.slice/user-1000.slice/session-3.scope", ""),
+        ("5:cpu,cpuacct:/system.slice/x.service", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/app.service", ""),
+        ("0::/system.slice/docker-0a.scope", ""),
+        ("0::/machine.slice/machine-a.scope/payload/system.slice/app.service", ""),
+        ("0::/lxc.payload.a/system.slice/app.service", ""),
+        ("0::/init.scope", ""),
+        ("0::/", ""),
+        ("no line of this kind", ""),
+    ],
+)
+def test_the_service_that_holds_a_port(tmp_path, cgroup, unit):
+    found = machine(tmp_path, "/dev/ttyAMA0 c 0660 0:20", "/proc/10/fd/1 -> /dev/ttyAMA0", f"/proc/10/cgroup = {cgroup}\\n")
+    assert found.holders("/dev/ttyAMA0") == [Holder(10, "", unit)]
 
 
 def test_the_hardware_behind_the_serial_core(tmp_path):

@@ -81,6 +81,10 @@ def test_the_unit_holds_what_the_field_has_taught(machine):
         assert line in lines
     # It is one of @resources: the later line holds.
     assert lines.index("SystemCallFilter=~@privileged @resources") < lines.index("SystemCallFilter=sched_setattr")
+    # Else systemd leaves out of the list what no driver is loaded for yet, as for an adapter that is not plugged in.
+    modules = "modprobe@usbserial.service modprobe@cdc_acm.service modprobe@sc16is7xx.service"
+    for line in (f"Wants={modules}", f"After={modules}"):
+        assert lines.index("[Unit]") < lines.index(line) < lines.index("[Service]")
     # In [Service] it would be ignored.
     assert lines.index("StartLimitIntervalSec=0") < lines.index("[Service]")
 
@@ -141,7 +145,7 @@ def test_installing_writes_the_unit_and_the_words_and_starts_it(machine):
 def test_an_adapter_gets_a_rule_and_a_name_that_stays(tmp_path, device, served):
     steps = install(recorded.board("usb-ftdi", tmp_path), words=["rtu", device])
     assert f'MBCORE_ARGS="rtu {served}"\n' in files(steps)["/etc/mbcore/plant.env"]
-    assert files(steps)[f"{RULES}/60-mbcore-plant.rules"].splitlines()[1:] == [
+    assert files(steps)[f"{RULES}/90-mbcore-plant.rules"].splitlines()[1:] == [
         'SUBSYSTEM=="tty", ATTRS{idVendor}=="0403", ATTRS{idProduct}=="6001", ATTRS{serial}=="A50285BI",'
         ' SYMLINK+="mbcore-plant", GROUP="dialout", MODE="0660"',
         'SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTRS{idVendor}=="0403", ATTRS{idProduct}=="6001", ATTRS{serial}=="A50285BI",'
@@ -172,8 +176,13 @@ def test_installing_again_without_words_keeps_those_in_place(machine, tmp_path):
     assert files(install(machine, words=[])).keys() == {UNIT}
 
 
-RULE = f"{RULES}/60-mbcore-plant.rules"
+RULE = f"{RULES}/90-mbcore-plant.rules"
 UDEV = [("udevadm", "control", "--reload"), ("udevadm", "trigger", "--settle", "--subsystem-match=tty")]
+
+
+def test_the_rule_has_the_last_word_on_the_adapters_group():
+    # Of the files of all folders, in the order of their names; these two give serial ports to a group.
+    assert sorted(["60-openocd.rules", "50-udev-default.rules", RULE.rpartition("/")[2]])[-1] == RULE.rpartition("/")[2]
 
 
 @pytest.mark.parametrize("words", [["rtu", "/dev/ttyAMA0"], ["tcp", "0.0.0.0"]])
@@ -239,7 +248,7 @@ def test_removing_the_last_one_removes_the_template_and_leaves_the_words(machine
     steps = plan_remove(machine, "plant", False)
     assert steps == [
         ("systemctl", "disable", "--now", "mbcore@plant"),
-        Removal(f"{RULES}/60-mbcore-plant.rules"),
+        Removal(f"{RULES}/90-mbcore-plant.rules"),
         Removal(UNIT),
         ("systemctl", "daemon-reload"),
         ("udevadm", "control", "--reload"),
@@ -331,6 +340,14 @@ def test_a_command_that_fails_ends_it(machine):
     with pytest.raises(OSError, match="`systemctl daemon-reload` has failed with exit code 5"):
         carry_out(machine, install(machine), "", fail)
     assert len(run) == 1
+
+
+def test_a_service_that_does_not_start_yet_is_installed_all_the_same(machine):
+    with pytest.raises(OSError, match="mbcore@plant is installed") as caught:
+        carry_out(machine, install(machine), "", lambda command: command[1] == "restart")
+    why = "journalctl -u mbcore@plant -e says why"
+    assert str(caught.value) == f"mbcore@plant is installed and does not start yet, it is tried again every 2 s: {why}"
+    assert "RestartSec=2" in machine.read(UNIT).splitlines()
 
 
 def test_commands_are_run_by_the_system(machine, tmp_path):

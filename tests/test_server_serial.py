@@ -104,6 +104,10 @@ def test_the_log_names_the_line_and_what_goes_over_it(caplog):
         (SerialException(errno.ENOENT, "could not open port"), "there is no serial port /dev/ttyX: plug the adapter in, or choose"),
         (SerialException(errno.EIO, "could not open port"), "/dev/ttyX has no working device behind it: plug the adapter in again"),
         (SerialException(errno.EACCES, "could not open port"), "/dev/ttyX is not permitted to this user: .*usermod -aG dialout"),
+        (
+            SerialException(errno.EPERM, "could not open port"),
+            "/dev/ttyX is not on the list of devices of the service or container .*: restart that, or .*DeviceAllow=",
+        ),
         (SerialException(errno.EBUSY, "could not open port"), "/dev/ttyX is in use by another program: .*fuser -v /dev/ttyX"),
         (SerialException("Could not configure port: (25, 'ioctl')"), "/dev/ttyX does not open: Could not configure.*a serial device"),
     ],
