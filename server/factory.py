@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from .line import Line
-    from .network import LoopServer
+    from .network import LoopServer, TcpServer
 
 _log = logging.getLogger(__name__)
 
@@ -294,6 +294,7 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
     #: What is built for a connection: ModbusTcpProtocol, or the user's subclass of it.
     protocol: Any = ModbusTcpProtocol
     noisy = False
+    carrier: TcpServer | None = None
 
     _keywords = FACTORY_KEYWORDS
 

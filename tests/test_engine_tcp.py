@@ -13,8 +13,8 @@ import time
 
 import pytest
 from adu import block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
-from test_answers_later import Asked
 from live.programs import need
+from test_answers_later import Asked
 from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 from twisted.internet.defer import Deferred
