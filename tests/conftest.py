@@ -9,7 +9,7 @@ from carried import EVERY, carried_master, case
 from doubles import Reactor
 from live import programs
 from live.device import Device, has_choice
-from live.line import Line
+from live.line import Adapter, Line
 from live.ports import reserved_port
 from live.shim import Shim, compile_shim
 from twisted.python import threadable
@@ -52,6 +52,18 @@ def access_control(monkeypatch):
     monkeypatch.setattr(device.ModbusAccessControl, "_hosts", device.ModbusAccessControl._hosts.copy())
     monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
     yield device.ModbusAccessControl()
+    hosts.set_table(None)
+
+
+@pytest.fixture
+def table_of_hosts():
+    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
+
+    def enter(*networks):
+        hosts.set_table(dict(enumerate(networks)))
+
+    enter()
+    yield enter
     hosts.set_table(None)
 
 
@@ -124,6 +136,15 @@ def _serve(request, engine):
 # The first is for a device of the test's own, the second for one that the tests of a file share.
 serve = pytest.fixture(_serve, name="serve")
 serve_all = pytest.fixture(_serve, scope="module", name="serve_all")
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A serial port that is plugged in and out."""
+    adapter = Adapter(tmp_path)
+    yield adapter
+    if adapter.master is not None:
+        adapter.unplug()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import minimalmodbus
 import pytest
 import serial
-from adu import FRAME_GAP, block, image, master, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu
+from adu import FRAME_GAP, all_there_is, block, image, master, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu
 from live.line import Line
 from live.shim import CHIP, DRIVERS
 from pymodbus.client import ModbusSerialClient
@@ -845,10 +845,6 @@ def test_an_end_before_the_beginning(bus):
 
 
 def test_two_hundred_loops_leave_nothing_behind():
-    def all_there_is():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
-
     before = all_there_is()
     for number in range(200):
         served = Bus()

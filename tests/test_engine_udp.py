@@ -1,18 +1,16 @@
 """The compiled loop of datagrams, over a real socket: whatever clients send, whatever Python does."""
 
 import errno
-import gc
-import os
 import select
 import socket
 import threading
 
 import pytest
-from adu import pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
+from adu import all_there_is, pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
 from test_answers_later import Asked
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 
-from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer, hosts
+from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer
 from mbcore.engine.udp import UdpLoop
 from mbcore.session import Session
 
@@ -228,18 +226,6 @@ def test_observers_hear_of_writes_in_order(serve):
     assert served.context.coalesced == 75
 
 
-@pytest.fixture
-def table_of_hosts():
-    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
-
-    def enter(*networks):
-        hosts.set_table(dict(enumerate(networks)))
-
-    enter()
-    yield enter
-    hosts.set_table(None)
-
-
 @pytest.mark.usefixtures("table_of_hosts")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_only_who_is_let_in_is_answered(serve, host):
@@ -379,10 +365,6 @@ def test_answers_that_are_ready_go_out_at_the_end(serve):
 
 
 def test_a_hundred_loops_leave_nothing_behind():
-    def all_there_is():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
-
     before = all_there_is()
     for number in range(100):
         served = Served()

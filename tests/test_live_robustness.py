@@ -72,7 +72,7 @@ def test_client_that_only_half_closes_is_answered(device):
         master.send(raw.adu(raw.READ_ONE, transaction=5))
         master.socket.shutdown(socket.SHUT_WR)
         assert master.receive() == (5, 1, raw.READ_ONE_ANSWER)
-        assert master.is_closed_by_peer()
+        assert master.is_closed()
 
 
 @pytest.mark.parametrize("sent", [b"", raw.adu(raw.READ_ONE)[:7], raw.adu(raw.READ_ONE), raw.adu(READ_ALL) * 50])

@@ -11,7 +11,6 @@ import termios
 import pytest
 from adu import block, image, one_unit, pdu, refused, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
-from live.line import Adapter
 from serial import SerialException
 from test_custom_functions import SumRequest
 from twisted.internet.defer import Deferred
@@ -301,14 +300,6 @@ def test_a_line_that_takes_nothing_is_closed_all_the_same(reactor, line):
     assert done == [None]
     assert reactor.readers == reactor.writers == set()
     port.abortConnection()  # that has gone already
-
-
-@pytest.fixture
-def adapter(tmp_path):
-    adapter = Adapter(tmp_path)
-    yield adapter
-    if adapter.master is not None:
-        adapter.unplug()
 
 
 def start_adapter(reactor, adapter, **options):

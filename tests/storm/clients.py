@@ -16,6 +16,7 @@ import time
 import tty
 
 from adu import wrap_rtu, wrap_socket
+from live.raw import Connection
 from storm.server import (
     BROKEN,
     COUNTED,
@@ -42,7 +43,7 @@ class GoneError(Exception):
     """The server has closed the connection."""
 
 
-class Client:
+class Client(Connection):
     """One TCP connection of a storm. `host`: the address that it comes from."""
 
     def __init__(self, port, rng, buffer=None, host=HOST):
@@ -60,12 +61,6 @@ class Client:
             raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.spoke = time.monotonic()  # when the last request was sent that was answered, or when it connected
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
 
     def say(self, data):
         try:
@@ -119,17 +114,6 @@ class Client:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # not connected any more
             raise GoneError from error
-
-    def is_closed(self):
-        """Wait for the server to close the connection; whether it does so before it says anything."""
-        try:
-            return self.socket.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-    def reset(self):
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
 
 
 # ---- requests and their answers -------------------------------------------------------------------------------------------------------
