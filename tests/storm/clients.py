@@ -94,10 +94,10 @@ class Client(Connection):
     def answer(self, head):
         """The PDU of the next answer, which must be that to `head`."""
         transaction, protocol, length = struct.unpack(">HHH", self.hear(6))
+        assert protocol == 0, f"protocol {protocol}"
+        assert 2 <= length <= 254, f"an answer of length {length}"
         body = self.hear(length)
         assert (transaction, body[0]) == head, f"the answer to {transaction} of unit {body[0]} where that to {head} is due"
-        assert protocol == 0
-        assert 2 <= length <= 254
         return body[1:]
 
     def ask(self, pdu, unit=PLAIN):
@@ -557,7 +557,7 @@ class Storm:
                     self.gone += 1
                     if not crowded:
                         self.faults.append(f"{life}: the connection was closed without a reason")
-            except (AssertionError, OSError) as fault:
+            except Exception as fault:
                 with self._lock:
                     self.faults.append(f"{life}: {type(fault).__name__}: {fault}")
             with self._lock:
