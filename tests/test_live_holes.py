@@ -190,12 +190,10 @@ def test_libmodbus_848_mbap_length_disagrees_with_the_function(master, pdu):
 
 
 def test_libmodbus_874_bad_requests_do_not_put_the_server_to_sleep(device, master):
-    """libmodbus slept half a second for each bad request, and everybody else with it: 25 s for these."""
-    start = time.monotonic()
-    for _ in range(50):
+    """libmodbus slept half a second for each bad request, and everybody else with it: 100 s for these, longer than a test may take."""
+    for _ in range(100):
         assert_refused(master, b"\x07\x00", ILLEGAL_VALUE)
         assert_refused(master, b"\x64", ILLEGAL_FUNCTION)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 260, 0x7FFF, 0x8000, 0xFFFF])
