@@ -1090,10 +1090,12 @@ def test_the_reply_goes_out_reply_delay_after_the_last_byte(line, shim):
     until(lambda: sum(len(call.data) for call in watched.calls("read") if call.target == "port") >= len(ASKED) + 5)
     assert child.ask(ASKED[5:], 7) == ANSWER
     assert child.end() == [0, 0]
-    for sent in watched.calls("write"):
-        if sent.target == "port":
-            heard = [call for call in watched.calls("read") if call.target == "port" and call.end <= sent.begin and call.data]
-            assert sent.begin - heard[-1].begin >= 0.05
+    replies = [call for call in watched.calls("write") if call.target == "port"]
+    assert len(replies) == 2
+    for sent in replies:
+        heard = [call for call in watched.calls("read") if call.target == "port" and call.end <= sent.begin and call.data]
+        assert heard
+        assert sent.begin - heard[-1].begin >= 0.05
 
 
 def test_a_loop_that_waits_asks_nothing(line, shim):
@@ -1107,9 +1109,11 @@ def test_a_loop_that_waits_asks_nothing(line, shim):
         time.sleep(0.2)
         return counts[-1] == counts[-2]
 
-    # A loop that asks now and then never does.
+    # A loop that asks often never does.
     until(rests)
     assert child.end() == [0, 0]
+    # What ends it ends a wait that has no end of its own.
+    assert watched.calls("ppoll")[-1].argument == "for:forever"
 
 
 def test_a_real_time_schedule_that_is_refused_is_told_and_the_line_served():

@@ -8,7 +8,7 @@ import threading
 import pytest
 from adu import all_there_is, pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
 from test_answers_later import Asked
-from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
+from test_engine_serial import REQUESTS, Told, raising, store, until, watched
 
 from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer
 from mbcore.engine.udp import UdpLoop
@@ -55,13 +55,9 @@ class Served:
         self.socket.setblocking(False)
         self.sessions, self.changed, self.clients = [], [], []
         self.loop = UdpLoop(self.socket.fileno(), self.new_session, most, admit=admit)
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self.loop.run)
         if start:
             self.thread.start()
-
-    def _run(self):
-        self.thread_id = threading.get_native_id()
-        self.loop.run()
 
     def new_session(self):
         session = Session(self.framer, self.context, **self.options)
@@ -166,15 +162,14 @@ def test_answers_that_come_later_in_another_order(serve):
     asked = Asked()
     served = serve(store(hr=asked))
     clients = [served.connect() for _ in range(3)]
-    for client in clients:
-        client.say(wrap_socket(READ))
+    for number, client in enumerate(clients):
+        client.say(wrap_socket(pdu(f"03 000{number} 0001"), 1, number))
     served.turn_until(lambda: len(asked.calls) == 3)
-    assert all(session.waiting for session in served.changed)
-    deferreds = [call[-1] for call in asked.calls]
+    assert [session.waiting for session in served.changed] == [True] * 3
+    deferreds = {address: deferred for _, address, _, deferred in asked.calls}
     for number in (2, 0, 1):
         deferreds[number].callback([number])
-    heard = sorted(client.hear() for client in clients)
-    assert heard == [wrap_socket(pdu(f"03 02 000{number}")) for number in range(3)]
+    assert [client.hear() for client in clients] == [wrap_socket(pdu(f"03 02 000{number}"), 1, number) for number in range(3)]
 
 
 def test_an_answer_that_does_not_come_is_given_up(serve):
@@ -353,12 +348,14 @@ def test_an_end_cancels_what_a_users_code_owes(serve):
 
 
 def test_answers_that_are_ready_go_out_at_the_end(serve):
-    served = serve(store(hr=Told()))
+    told = Told()
+    served = serve(store(hr=told))
     clients = [served.connect() for _ in range(10)]
     for client in clients:
         client.say(wrap_socket(READ))
-    until(lambda: sleeps(served.thread_id))
-    served.attend()
+    # The loop has read all of them when it answers this one.
+    served.connect().ask(COILS, COILS_ANSWER)
+    served.turn_until(lambda: len(told.threads) == 10)
     served.loop.stop()
     for client in clients:
         assert client.hear() == wrap_socket(pdu("03 02 1234"))

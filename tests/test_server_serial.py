@@ -122,8 +122,10 @@ def test_a_port_that_does_not_open_is_one_sentence_with_the_way_out(reactor, mon
 def test_a_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(reactor, line):
     for _ in range(3):
         server = StartSerialServer(port=line[1], parity="E", engine=False, reactor=reactor, defer_reactor_run=True)
+        assert server.line.state == "open"
         server.stop()
         reactor.advance(1.0)
+        assert reactor.readers == set()
 
 
 @pytest.mark.parametrize("settings", [{"parity": "X"}, {"bytesize": 9}, {"stopbits": 3}])
