@@ -1,6 +1,7 @@
 """Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
 
 import signal
+import sys
 from contextlib import ExitStack, closing
 
 import pytest
@@ -25,6 +26,8 @@ def pytest_configure():
     # A shell that begins this in the background has it ignored, and so would be by all that is begun here and ended by it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where libcst is there, hypothesis writes a patch for an example that fails; libcst stumbles over zope.interface, and pytest would end.
+    sys.modules["hypothesis.extra._patching"] = None
 
 
 @pytest.fixture(params=[case(way) for way in EVERY])
