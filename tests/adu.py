@@ -4,9 +4,11 @@ A :class:`Line` is a way of framing with its options; a :class:`Master` asks a s
 frames. Nothing of mbcore's codec, framers or checksums is used here.
 """
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 from typing import Any, NamedTuple
 
 import pytest
@@ -294,6 +296,12 @@ def resident() -> int:
     """KiB of memory that this process has now; what it had at most, as `getrusage` tells, hides what leaks below that."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def all_there_is() -> tuple[int, int, int]:
+    """Descriptors, Python's threads and the kernel's of this process: what must not grow."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
 
 
 def pdu(text: str) -> bytes:

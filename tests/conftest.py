@@ -1,6 +1,7 @@
 """Fixtures shared by several files: the masters of the conformance tests, and the device that the live tests talk to."""
 
 import signal
+import sys
 from contextlib import ExitStack, closing
 
 import pytest
@@ -9,7 +10,7 @@ from carried import EVERY, carried_master, case
 from doubles import Reactor
 from live import programs
 from live.device import Device, has_choice
-from live.line import Line
+from live.line import Adapter, Line
 from live.ports import reserved_port
 from live.shim import Shim, compile_shim
 from twisted.python import threadable
@@ -25,6 +26,8 @@ def pytest_configure():
     # A shell that begins this in the background has it ignored, and so would be by all that is begun here and ended by it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where libcst is there, hypothesis writes a patch for an example that fails; libcst stumbles over zope.interface, and pytest would end.
+    sys.modules["hypothesis.extra._patching"] = None
 
 
 @pytest.fixture(params=[case(way) for way in EVERY])
@@ -52,6 +55,18 @@ def access_control(monkeypatch):
     monkeypatch.setattr(device.ModbusAccessControl, "_hosts", device.ModbusAccessControl._hosts.copy())
     monkeypatch.setattr(device.ModbusAccessControl, "_filled", False)
     yield device.ModbusAccessControl()
+    hosts.set_table(None)
+
+
+@pytest.fixture
+def table_of_hosts():
+    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
+
+    def enter(*networks):
+        hosts.set_table(dict(enumerate(networks)))
+
+    enter()
+    yield enter
     hosts.set_table(None)
 
 
@@ -124,6 +139,15 @@ def _serve(request, engine):
 # The first is for a device of the test's own, the second for one that the tests of a file share.
 serve = pytest.fixture(_serve, name="serve")
 serve_all = pytest.fixture(_serve, scope="module", name="serve_all")
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A serial port that is plugged in and out."""
+    adapter = Adapter(tmp_path)
+    yield adapter
+    if adapter.master is not None:
+        adapter.unplug()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import pytest
 from adu import FRAME_GAP, LINES, block, image, master, one_unit, pdu, refused, units, words, wrap_rtu, wrap_socket
 from doubles import Reactor, Wire, connect
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import FakeDatagramTransport
 from twisted.python.failure import Failure
@@ -113,13 +113,15 @@ def test_a_wrong_answer_is_exception_04(session, asked, answer):
 
 
 def test_no_answer_in_time_is_exception_0b_and_cancels(session, asked):
-    cancelled = []
+    failures = []
     session.receive(wrap_socket(READ) + wrap_socket(pdu("01 0000 0001")), 1.0)
-    asked.calls[0][-1].addErrback(lambda failure: cancelled.append(failure.type))
+    asked.calls[0][-1].addErrback(failures.append)
     assert session.deadline() == 4.0
     assert session.expire(3.9) == b""
+    assert not asked.calls[0][-1].called
     assert session.expire(4.0) == wrap_socket(refused(3, 0x0B)) + wrap_socket(pdu("01 01 01"))
     assert asked.calls[0][-1].called
+    assert failures == [], "nobody is told of a cancellation"
     assert session.deadline() is None
 
 
@@ -273,8 +275,8 @@ def test_on_a_line_exception_0b_comes_before_the_reply_deadline():
 
 def test_reset_gives_up_the_answer(session, asked):
     session.receive(wrap_socket(READ) + wrap_socket(READ), 1.0)
-    asked.calls[0][-1].addErrback(lambda failure: failure.trap(CancelledError))
     session.reset()
+    assert asked.calls[0][-1].called, "with CancelledError"
     assert not session.waiting
     assert session.resume(1.1) == b""
     assert session.receive(wrap_socket(pdu("01 0000 0001")), 1.2) == wrap_socket(pdu("01 01 01"))
@@ -384,6 +386,7 @@ def test_a_connection_that_is_lost_gives_its_answer_up(asked):
     asked.calls[0][-1].addErrback(failures.append)
     protocol.connectionLost(Failure(ConnectionDone()))
     assert asked.calls[0][-1].called
+    assert failures == [], "nobody is told of a cancellation"
     assert protocol.transport.sent == b""
     assert protocol.factory.reactor.getDelayedCalls() == []
 
@@ -447,10 +450,16 @@ def test_a_datagram_whose_values_do_not_come_is_answered_0b():
 
 
 def test_a_broadcast_that_is_never_confirmed_ends_in_silence():
-    protocol = udp_port(Asked(("setValues",)), broadcast_enable=True)
+    asked = Asked(("setValues",))
+    protocol = udp_port(asked, broadcast_enable=True)
     protocol.datagramReceived(wrap_socket(pdu("06 0001 0005"), 0), PEER)
+    [(*call, confirmed)] = asked.calls
+    assert call == ["setValues", 1, [5]]
+    assert not confirmed.called
     protocol.reactor.advance(10)
+    assert confirmed.called, "with CancelledError"
     assert protocol.transport.written == []
+    assert protocol.reactor.getDelayedCalls() == []
 
 
 def test_a_broadcast_that_is_confirmed_ends_in_silence_too():
@@ -499,7 +508,6 @@ def test_a_flood_of_datagrams_that_wait_has_a_limit(asked, monkeypatch, caplog):
 def test_a_port_that_is_closed_gives_its_answers_up(asked):
     protocol = udp_port(asked)
     protocol.datagramReceived(wrap_socket(READ), PEER)
-    asked.calls[0][-1].addErrback(lambda failure: failure.trap(CancelledError))
     protocol.stopProtocol()
     assert asked.calls[0][-1].called
     assert protocol.reactor.getDelayedCalls() == []

@@ -308,15 +308,20 @@ def test_speed_that_is_none_is_named(pseudo_terminal):
         connect_serial(pseudo_terminal, baudrate=-1)
 
 
+def assert_opened(client):
+    """Nobody answers on its line."""
+    with client, pytest.raises(TimeoutError, match="did not answer within"):
+        client.read("hr", 0)
+
+
 def test_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(pseudo_terminal):
-    for _ in range(3):
-        connect_serial(pseudo_terminal, parity="E").close()
-        connect_serial(pseudo_terminal, parity="E", bytesize=7).close()
+    for bytesize in (8, 7) * 3:
+        assert_opened(connect_serial(pseudo_terminal, parity="E", bytesize=bytesize, timeout=0.01))
 
 
 def test_port_opens_where_there_is_no_termios(pseudo_terminal, monkeypatch):
     monkeypatch.setattr(port, "termios", None)
-    connect_serial(pseudo_terminal, parity="N").close()
+    assert_opened(connect_serial(pseudo_terminal, parity="N", timeout=0.01))
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ RESPONSE_FIELDS = st.one_of(
 
 
 @given(REQUEST_FIELDS)
+@example((8, {"sub_function": 0, "data": b"\xa5\x37\x00\x01"}))
 def test_any_request_survives_encoding_and_decoding(request_):
     code, fields = request_
     wire = encode_request(code, **fields)
@@ -235,7 +236,8 @@ def test_any_request_survives_encoding_and_decoding(request_):
     decoded = decode_request(wire)
     found, expected = fields_of(decoded, fields)
     assert found == expected
-    assert request_length(wire) == len(wire) or code == 8
+    # What 08/00 carries has any length: its function does not tell it.
+    assert request_length(wire) == (-1 if code == 8 else len(wire))
 
 
 @given(RESPONSE_FIELDS)

@@ -54,6 +54,10 @@ class Authentication(userauth.SSHUserAuthClient):
     def getPublicKey(self):
         return None
 
+    def ssh_USERAUTH_FAILURE(self, packet):
+        sys.stdout.write(self.lastAuth.decode() + " is refused\\n")
+        return super().ssh_USERAUTH_FAILURE(packet)
+
 
 class Shell(channel.SSHChannel):
     name = b"session"
@@ -161,7 +165,7 @@ def test_password_is_another_one_at_every_start(shell):
 @pytest.mark.live
 def test_wrong_password_opens_nothing(shell):
     server = shell()
-    assert "43" not in log_in(server, "guess")
+    assert log_in(server, "guess") == "none is refused\npassword is refused\n"
     assert server.process.poll() is None
 
 

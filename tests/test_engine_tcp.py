@@ -5,21 +5,21 @@ import gc
 import os
 import select
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from adu import block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
+from adu import all_there_is, block, image, pdu, refused, run_python, units, wrap_ascii, wrap_binary, wrap_rtu, wrap_socket
 from live.programs import need
+from live.raw import Connection
 from test_answers_later import Asked
 from test_custom_functions import SumRequest, decoder_of
 from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
 from twisted.internet.defer import Deferred
 
-from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer, ModbusSparseDataBlock, hosts
+from mbcore import ModbusAsciiFramer, ModbusBinaryFramer, ModbusRtuFramer, ModbusSocketFramer, ModbusSparseDataBlock
 from mbcore.engine.tcp import TcpLoop
 from mbcore.session import Session
 
@@ -42,7 +42,7 @@ def words_answer(value):
     return pdu(f"03 02 {value:04X}")
 
 
-class Client:
+class Client(Connection):
     """A connection to the loop."""
 
     def __init__(self, address, buffer=None, source=None):
@@ -65,17 +65,6 @@ class Client:
             assert piece, f"closed after {heard.hex()}"
             heard += piece
         return heard
-
-    def reset(self):
-        """Drop the connection with a reset instead of a farewell."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def is_closed(self):
-        try:
-            return self.socket.recv(1) == b""
-        except ConnectionResetError:
-            return True
 
     def hears_nothing(self):
         return not select.select([self.socket], [], [], 0)[0]
@@ -577,18 +566,6 @@ def test_new_sessions_for_the_connections_to_come(serve):
 
 
 # ---- who is let in --------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def table_of_hosts():
-    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
-
-    def enter(*networks):
-        hosts.set_table(dict(enumerate(networks)))
-
-    enter()
-    yield enter
-    hosts.set_table(None)
 
 
 @pytest.mark.usefixtures("table_of_hosts")
@@ -1641,10 +1618,6 @@ def test_an_end_before_the_beginning(serve):
 
 
 def test_a_hundred_loops_leave_nothing_behind():
-    def all_there_is():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
-
     before = all_there_is()
     for number in range(100):
         served = Served()

@@ -1,18 +1,16 @@
 """The compiled loop of datagrams, over a real socket: whatever clients send, whatever Python does."""
 
 import errno
-import gc
-import os
 import select
 import socket
 import threading
 
 import pytest
-from adu import pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
+from adu import all_there_is, pdu, refused, wrap_ascii, wrap_rtu, wrap_socket
 from test_answers_later import Asked
-from test_engine_serial import REQUESTS, Told, raising, sleeps, store, until, watched
+from test_engine_serial import REQUESTS, Told, raising, store, until, watched
 
-from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer, hosts
+from mbcore import ModbusAsciiFramer, ModbusRtuFramer, ModbusSocketFramer
 from mbcore.engine.udp import UdpLoop
 from mbcore.session import Session
 
@@ -57,13 +55,9 @@ class Served:
         self.socket.setblocking(False)
         self.sessions, self.changed, self.clients = [], [], []
         self.loop = UdpLoop(self.socket.fileno(), self.new_session, most, admit=admit)
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self.loop.run)
         if start:
             self.thread.start()
-
-    def _run(self):
-        self.thread_id = threading.get_native_id()
-        self.loop.run()
 
     def new_session(self):
         session = Session(self.framer, self.context, **self.options)
@@ -168,15 +162,14 @@ def test_answers_that_come_later_in_another_order(serve):
     asked = Asked()
     served = serve(store(hr=asked))
     clients = [served.connect() for _ in range(3)]
-    for client in clients:
-        client.say(wrap_socket(READ))
+    for number, client in enumerate(clients):
+        client.say(wrap_socket(pdu(f"03 000{number} 0001"), 1, number))
     served.turn_until(lambda: len(asked.calls) == 3)
-    assert all(session.waiting for session in served.changed)
-    deferreds = [call[-1] for call in asked.calls]
+    assert [session.waiting for session in served.changed] == [True] * 3
+    deferreds = {address: deferred for _, address, _, deferred in asked.calls}
     for number in (2, 0, 1):
         deferreds[number].callback([number])
-    heard = sorted(client.hear() for client in clients)
-    assert heard == [wrap_socket(pdu(f"03 02 000{number}")) for number in range(3)]
+    assert [client.hear() for client in clients] == [wrap_socket(pdu(f"03 02 000{number}"), 1, number) for number in range(3)]
 
 
 def test_an_answer_that_does_not_come_is_given_up(serve):
@@ -245,18 +238,6 @@ def test_observers_hear_of_writes_in_order(serve):
     served.turn()
     assert heard == [(1, "holding_registers", 1, [number]) for number in [*range(1024), 1099]]
     assert served.context.coalesced == 75
-
-
-@pytest.fixture
-def table_of_hosts():
-    """table_of_hosts(network, ...): they are in it, (address, bits) each. At first none is."""
-
-    def enter(*networks):
-        hosts.set_table(dict(enumerate(networks)))
-
-    enter()
-    yield enter
-    hosts.set_table(None)
 
 
 @pytest.mark.usefixtures("table_of_hosts")
@@ -386,22 +367,20 @@ def test_an_end_cancels_what_a_users_code_owes(serve):
 
 
 def test_answers_that_are_ready_go_out_at_the_end(serve):
-    served = serve(store(hr=Told()))
+    told = Told()
+    served = serve(store(hr=told))
     clients = [served.connect() for _ in range(10)]
     for client in clients:
         client.say(wrap_socket(READ))
-    until(lambda: sleeps(served.thread_id))
-    served.attend()
+    # The loop has read all of them when it answers this one.
+    served.connect().ask(COILS, COILS_ANSWER)
+    served.turn_until(lambda: len(told.threads) == 10)
     served.loop.stop()
     for client in clients:
         assert client.hear() == wrap_socket(pdu("03 02 1234"))
 
 
 def test_a_hundred_loops_leave_nothing_behind():
-    def all_there_is():
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
-
     before = all_there_is()
     for number in range(100):
         served = Served()

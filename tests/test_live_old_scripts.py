@@ -1,6 +1,7 @@
 """Scripts as pymodbus 2.5's examples write them (live/old_scripts), with `mbcore.pymodbus` in their imports, read by foreign clients."""
 
 import re
+import select
 import socket
 import ssl
 import subprocess
@@ -283,24 +284,14 @@ def ask_stream(port, host, context=None):
         return b""
 
 
-def ask_datagrams(port, *hosts):
-    """What clients at these hosts get for READ, the last of them answered."""
-    peers = []
-    for host in hosts:
-        peers.append(socket.socket(type=socket.SOCK_DGRAM))
-        peers[-1].settimeout(10)
-        peers[-1].bind((host, 0))
-        peers[-1].sendto(READ, (HOST, port))
-    answers = [peers[-1].recv(100)]
-    for peer in reversed(peers[:-1]):  # asked before, so that an answer would be there by now
-        peer.setblocking(False)
-        try:
-            answers.insert(0, peer.recv(100))
-        except BlockingIOError:
-            answers.insert(0, b"")
-    for peer in peers:
-        peer.close()
-    return answers
+def ask_by_datagram(port, host):
+    """The socket of a client at `host` that has sent READ."""
+    peer = socket.socket(type=socket.SOCK_DGRAM)
+    peer.settimeout(10)
+    peer.bind((host, 0))
+    peer.connect((HOST, port))
+    peer.send(READ)
+    return peer
 
 
 def test_access_control(run, certificates):
@@ -312,7 +303,13 @@ def test_access_control(run, certificates):
     for host, answer in (("127.0.0.2", REPLY), ("127.0.4.77", REPLY), ("127.0.0.1", b""), ("127.0.5.1", b"")):
         assert ask_stream(tcp_port, host) == answer
         assert ask_stream(tls_port, host, context) == answer
-    assert ask_datagrams(udp_port, "127.0.0.1", "127.0.0.2") == [b"", REPLY]
+    with ask_by_datagram(udp_port, "127.0.0.1") as stranger, ask_by_datagram(udp_port, "127.0.0.2") as guest:
+        assert guest.recv(100) == REPLY
+        # Each server logs its first refusal.
+        script.wait_for(lambda: script.printed.read_text().count("(1 refused so far)") == 3)
+        guest.send(READ)
+        assert guest.recv(100) == REPLY, "behind all that the stranger could have been told"
+        assert select.select([stranger], [], [], 0)[0] == []
     master = pymodbus.client.ModbusTcpClient(HOST, port=tcp_port, source_address=("127.0.0.2", 0))
     assert master.connect()
     assert master.read_holding_registers(0, count=2).registers == [0, 0]

@@ -12,7 +12,7 @@ import serial
 from adu import ENVIRONMENT
 from live import raw
 from live.device import Device
-from live.line import Adapter, Line
+from live.line import Line
 
 pytestmark = pytest.mark.live
 
@@ -22,14 +22,6 @@ LONGEST_WAIT = 5
 ASKED = raw.rtu(raw.READ_ONE)
 ANSWER = raw.rtu(raw.READ_ONE_ANSWER)
 LAST_ASKED, LAST_ANSWER = raw.rtu(bytes.fromhex("03 0002 0001")), raw.rtu(bytes.fromhex("03 02 0206"))
-
-
-@pytest.fixture
-def adapter(tmp_path):
-    adapter = Adapter(tmp_path)
-    yield adapter
-    if adapter.master is not None:
-        adapter.unplug()
 
 
 def serve_on(adapter, request, **keywords):

@@ -11,7 +11,6 @@ import termios
 import pytest
 from adu import block, image, one_unit, pdu, refused, units, wrap_ascii, wrap_rtu, wrap_socket
 from doubles import Reactor, ScriptedSession, Wire, connect, scripted
-from live.line import Adapter
 from serial import SerialException
 from test_custom_functions import SumRequest
 from twisted.internet.defer import Deferred
@@ -127,8 +126,10 @@ def test_a_port_that_does_not_open_is_one_sentence_with_the_way_out(reactor, mon
 def test_a_pseudo_terminal_opens_with_a_parity_that_it_does_not_have_again_and_again(reactor, line):
     for _ in range(3):
         server = StartSerialServer(port=line[1], parity="E", engine=False, reactor=reactor, defer_reactor_run=True)
+        assert server.line.state == "open"
         server.stop()
         reactor.advance(1.0)
+        assert reactor.readers == set()
 
 
 @pytest.mark.parametrize("settings", [{"parity": "X"}, {"bytesize": 9}, {"stopbits": 3}])
@@ -305,14 +306,6 @@ def test_a_line_that_takes_nothing_is_closed_all_the_same(reactor, line):
     assert done == [None]
     assert reactor.readers == reactor.writers == set()
     port.abortConnection()  # that has gone already
-
-
-@pytest.fixture
-def adapter(tmp_path):
-    adapter = Adapter(tmp_path)
-    yield adapter
-    if adapter.master is not None:
-        adapter.unplug()
 
 
 def start_adapter(reactor, adapter, **options):

@@ -245,8 +245,15 @@ def test_the_control_block_of_the_process_is_that_of_the_first_server_that_runs(
     assert start(reactor).control is process_control.block
 
 
-@pytest.mark.parametrize("function", [StartTcpServer, StartUdpServer, StartSerialServer])
-def test_a_start_that_failed_leaves_the_control_block_of_the_process_to_the_next(reactor, process_control, monkeypatch, function):
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (StartTcpServer, "TCP port 502 is in use by another program: stop it (`sudo ss -ltnp` names it), or choose another port"),
+        (StartUdpServer, "UDP port 502 is in use by another program: stop it (`sudo ss -lunp` names it), or choose another port"),
+        (StartSerialServer, "it is not there"),
+    ],
+)
+def test_a_start_that_failed_leaves_the_control_block_of_the_process_to_the_next(reactor, process_control, monkeypatch, function, sentence):
     def refuse(factory):
         raise LineError("it is not there")
 
@@ -256,7 +263,7 @@ def test_a_start_that_failed_leaves_the_control_block_of_the_process_to_the_next
         start(reactor, function)
     reactor.refusal = None
     assert start(reactor).control is process_control.block
-    assert kept
+    assert str(kept.value) == sentence
 
 
 def test_each_server_is_stopped_alone(reactor):

@@ -375,9 +375,9 @@ def test_deadlines_follow_the_last_byte(line):
     frame = wrap_rtu(READ) if line.startswith("rtu") else wrap_ascii(READ)
     wait = FRAME_GAP if line.startswith("rtu") else 1.0
     it.session.receive(frame[:2], 50.0)
-    assert it.session.deadline() == pytest.approx(50.0 + wait, abs=wait)
+    assert it.session.deadline() == pytest.approx(50.0 + wait, abs=1e-9)
     it.session.receive(frame[2:4], 50.0 + wait / 2)
-    assert it.session.deadline() == pytest.approx(50.0 + wait * 1.5, abs=wait / 2)
+    assert it.session.deadline() == pytest.approx(50.0 + wait * 1.5, abs=1e-9)
     assert it.session.receive(frame[4:], 50.0 + wait) != b""
     assert it.session.deadline() is None
 

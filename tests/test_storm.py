@@ -1,6 +1,7 @@
 """Storms: a short one, with all that it checks; what is flat and what is not; who may be closed."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import adu
@@ -63,6 +64,39 @@ def test_numbers_that_come_out_of_order_are_noticed(numbers, disorder):
         assert application.state()["disorder"] == disorder
     finally:
         application.end()
+
+
+class Headed(clients.Client):
+    """Its answers have this head and nothing behind it."""
+
+    def __init__(self, head):
+        self._head = head
+
+    def hear(self, size):
+        head, self._head = self._head[:size], self._head[size:]
+        assert len(head) == size, "more is waited for"
+        return head
+
+
+@pytest.mark.parametrize(
+    ("head", "fault"),
+    [
+        ("0001 0000 0000", "an answer of length 0"),
+        ("0001 0000 0001", "an answer of length 1"),
+        ("0001 0000 00FF", "an answer of length 255"),
+        ("0001 0100 0005", "protocol 256"),
+    ],
+)
+def test_a_head_that_no_answer_has_is_a_fault(head, fault):
+    with pytest.raises(AssertionError, match=f"^{fault}"):
+        Headed(adu.pdu(head)).answer((1, 1))
+
+
+def test_whatever_stops_a_client_is_a_fault():
+    raging = clients.Storm({}, seed=1)
+    raging.rage(60)
+    assert len(raging.faults) >= clients.FAULTS
+    assert all(re.search(r": KeyError: '(tcp|udp|rtu-over-tcp|limited)'$", fault) for fault in raging.faults)
 
 
 class Guest(clients.Client):

@@ -27,8 +27,30 @@ def rtu(pdu, unit=1):
     return body + crc16(body)
 
 
-class Master:
-    """One TCP connection. Usable as a context manager."""
+class Connection:
+    """How the connection of a subclass' `socket` ends. Usable as a context manager."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def is_closed(self):
+        """Wait for the server to close the connection; whether it does so without a word."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def reset(self):
+        """Drop the connection with a reset instead of a farewell."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class Master(Connection):
+    """One TCP connection."""
 
     def __init__(self, address, buffers=None):
         """:param buffers: bytes that the kernel keeps for the connection in each direction; None leaves it to the kernel"""
@@ -40,12 +62,6 @@ class Master:
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transaction = 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
 
     def send(self, data):
         self.socket.sendall(data)
@@ -77,18 +93,6 @@ class Master:
     def is_served(self):
         """Whether an ordinary request gets its ordinary answer here."""
         return self.ask(READ_ONE) == READ_ONE_ANSWER
-
-    def is_closed_by_peer(self):
-        """Whether the device closes the connection, without a word, within PATIENCE."""
-        try:
-            return self.socket.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-    def reset(self):
-        """Drop the connection with a reset instead of a farewell."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
 
 
 def is_served(address):

@@ -16,6 +16,7 @@ import time
 import tty
 
 from adu import wrap_rtu, wrap_socket
+from live.raw import Connection
 from storm.server import (
     BROKEN,
     COUNTED,
@@ -42,7 +43,7 @@ class GoneError(Exception):
     """The server has closed the connection."""
 
 
-class Client:
+class Client(Connection):
     """One TCP connection of a storm. `host`: the address that it comes from."""
 
     def __init__(self, port, rng, buffer=None, host=HOST):
@@ -60,12 +61,6 @@ class Client:
             raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.spoke = time.monotonic()  # when the last request was sent that was answered, or when it connected
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
 
     def say(self, data):
         try:
@@ -99,10 +94,10 @@ class Client:
     def answer(self, head):
         """The PDU of the next answer, which must be that to `head`."""
         transaction, protocol, length = struct.unpack(">HHH", self.hear(6))
+        assert protocol == 0, f"protocol {protocol}"
+        assert 2 <= length <= 254, f"an answer of length {length}"
         body = self.hear(length)
         assert (transaction, body[0]) == head, f"the answer to {transaction} of unit {body[0]} where that to {head} is due"
-        assert protocol == 0
-        assert 2 <= length <= 254
         return body[1:]
 
     def ask(self, pdu, unit=PLAIN):
@@ -119,17 +114,6 @@ class Client:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # not connected any more
             raise GoneError from error
-
-    def is_closed(self):
-        """Wait for the server to close the connection; whether it does so before it says anything."""
-        try:
-            return self.socket.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-    def reset(self):
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
 
 
 # ---- requests and their answers -------------------------------------------------------------------------------------------------------
@@ -573,7 +557,7 @@ class Storm:
                     self.gone += 1
                     if not crowded:
                         self.faults.append(f"{life}: the connection was closed without a reason")
-            except (AssertionError, OSError) as fault:
+            except Exception as fault:
                 with self._lock:
                     self.faults.append(f"{life}: {type(fault).__name__}: {fault}")
             with self._lock:
