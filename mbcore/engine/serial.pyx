@@ -165,7 +165,9 @@ cdef class SerialLoop(Loop):
             self.session.last = self.session.now
             raise
         finally:
-            if answered != WAIT:
+            if answered == WAIT:
+                self.session.awaited.suspended = True
+            else:
                 show(&self.need, 0)
                 ring(&self.to_loop)
         return 0
