@@ -50,6 +50,15 @@ cdef bint lets_in_host(const uint8_t* host, size_t length) noexcept nogil:
     return found
 
 
+cdef bint asks_about_all() noexcept nogil:
+    """Whether Python is to say of every host whether it is let in: there is a table, and nobody in it."""
+    cdef bint all_of_them
+    lock_image()
+    all_of_them = table != NULL and not table_length
+    unlock_image()
+    return all_of_them
+
+
 cdef bint begins_alike(const uint8_t* one, const uint8_t* other, int bits) noexcept nogil:
     cdef int whole = bits >> 3, rest = bits & 7
     return not memcmp(one, other, whole) and (rest == 0 or (one[whole] ^ other[whole]) >> (8 - rest) == 0)

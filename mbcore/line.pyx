@@ -360,10 +360,10 @@ cdef class LineSession(Session):
     cdef void count_unsent(self) noexcept nogil:
         """A reply does not go out, or not all of it."""
         cdef control_t* control = &self.control.control
-        self.counters.suppressed_replies += 1
         lock_image()
         control.counters[SERVER_NO_RESPONSE] += 1
         unlock_image()
+        self.counters.suppressed_replies += 1
 
     cdef size_t reply_ready(self, double now) noexcept nogil:
         """How many bytes of a reply may be sent now; 0 while someone else speaks, too early, or too late."""

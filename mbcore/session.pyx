@@ -576,6 +576,7 @@ cdef class Session:
     cdef int ask_on(self) except -1:
         """Ask who is still to be asked, in turn; WAIT where one answers later."""
         cdef exchange_t* exchange = &self.exchange
+        cdef unit_t* unit
         cdef int outcome
         while self.asked:
             unit_id, dialogue = self.asked[0]
@@ -585,8 +586,9 @@ cdef class Session:
             exchange.response.data = self.data_place()
             if exchange.broadcast:
                 # Among units that are Python's there may be others.
+                unit = unit_of((<Dialogue> dialogue).context)
                 lock_image()
-                outcome = self.execute_one(unit_id, unit_of((<Dialogue> dialogue).context))
+                outcome = self.execute_one(unit_id, unit)
                 unlock_image()
                 if outcome != EXECUTE_IN_PYTHON:
                     del self.asked[0]

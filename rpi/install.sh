@@ -38,8 +38,8 @@ case $home in
     /*) ;;
     *) home=$PWD/$home ;;
 esac
-# As a shell completes it; the programs of a slot are called by its name.
-home=${home%/}
+# By its own name the system tells of files in it.
+[ ! -d "$home" ] || home=$(cd "$home" && pwd -P)
 
 # The slot in use, and the other one.
 used=none
@@ -56,15 +56,11 @@ works() {
         "$home/$1/bin/mbcore" --version >/dev/null
 }
 
-# The processes that a slot's interpreter runs: a service that was not restarted since has the slot that is not in use any more.
+# The processes that have modules of a slot loaded: a service that was not restarted since has the slot that is not in use any more.
 running_from() {
-    for process in /proc/[0-9]*; do
-        words=
-        # Without the zeros between them; the first one is the interpreter. The process may have ended.
-        { read -r words <"$process/cmdline"; } 2>/dev/null || :
-        case $words in
-            "$home/$1/"*) printf '%s ' "${process#/proc/}" ;;
-        esac
+    for process in $(grep -lsF " $home/$1/" /proc/[0-9]*/maps); do
+        process=${process#/proc/}
+        printf '%s ' "${process%/maps}"
     done
 }
 

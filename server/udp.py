@@ -74,28 +74,33 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
     def _watch(self, session: Session, addr: tuple[str, int], now: float) -> None:
         """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
         timer = self._waiting.pop(session, None)
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
-        if session.waiting:
-            delay = max(cast(float, session.deadline()) - now, 0)
-            self._waiting[session] = self.reactor.callLater(delay, self._give_up, session, addr)
+        deadline = session.deadline()
+        if session.waiting and deadline is not None:  # else it was interrupted, and nobody answers
+            self._waiting[session] = self.reactor.callLater(max(deadline - now, 0), self._give_up, session, addr)
 
     def _resume(self, session: Session, addr: tuple[str, int]) -> None:
         """A user's code has answered at last."""
         now = self.seconds()
-        reply = session.resume(now)
-        if reply:
-            self._send(reply, addr)
-        self._watch(session, addr, now)
+        try:
+            reply = session.resume(now)
+            if reply:
+                self._send(reply, addr)
+        finally:
+            self._watch(session, addr, now)
 
     def _give_up(self, session: Session, addr: tuple[str, int]) -> None:
         """It has not."""
+        del self._waiting[session]
         now = self.seconds()
-        reply = session.expire(cast(float, session.deadline()))
-        if reply:
-            self._send(reply, addr)
-        # Of a broadcast another unit may be asked now.
-        self._watch(session, addr, now)
+        try:
+            reply = session.expire(cast(float, session.deadline()))
+            if reply:
+                self._send(reply, addr)
+        finally:
+            # Of a broadcast another unit may be asked now.
+            self._watch(session, addr, now)
 
     def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
         if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):

@@ -491,6 +491,30 @@ def test_each_unit_of_a_broadcast_by_datagram_has_its_time(answered):
     assert protocol.transport.written == []
 
 
+@pytest.mark.parametrize("given_up", [False, True])
+def test_an_interruption_by_the_next_unit_of_a_broadcast_leaves_no_timer(given_up):
+    first = Asked(("setValues",))
+
+    class Interrupted(ModbusSequentialDataBlock):
+        def setValues(self, address, values):
+            raise KeyboardInterrupt
+
+    protocol = ModbusUdpProtocol(
+        units(u1=image(hr=first), u2=image(hr=Interrupted(0, [0] * 8))), reactor=Reactor(), broadcast_enable=True, answer_timeout=1
+    )
+    protocol.seconds = protocol.reactor.seconds
+    protocol.makeConnection(FakeDatagramTransport())
+    protocol.datagramReceived(wrap_socket(pdu("06 0001 0005"), 0), PEER)
+    if given_up:
+        with pytest.raises(KeyboardInterrupt):
+            protocol.reactor.advance(1.1)
+    else:
+        first.answer(None)
+        first.calls[0][-1].addErrback(lambda failure: failure.trap(KeyboardInterrupt))
+    assert protocol.reactor.getDelayedCalls() == []
+    protocol.stopProtocol()
+
+
 def test_a_flood_of_datagrams_that_wait_has_a_limit(asked, monkeypatch, caplog):
     monkeypatch.setattr("mbcore.server.udp.MAX_WAITING", 2)
     protocol = udp_port(asked)

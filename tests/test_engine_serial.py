@@ -458,6 +458,24 @@ def test_an_answer_that_comes_later(bus):
     served.ask(COILS, COILS_ANSWER)
 
 
+def test_an_observer_may_have_the_rest_of_a_broadcast_answered(bus):
+    asked, heard = Asked(("setValues",)), []
+    context = units(u1=image(hr=block([0]), co=block([0] * 8)), u2=image(hr=asked))
+
+    def observer(unit_id, table, address, values):
+        heard.append((unit_id, values))
+        if unit_id == 1:
+            asked.answer(None)
+
+    context.add_observer(observer)
+    served = bus(context, broadcast_enable=True)
+    served.say(wrap_rtu(pdu("06 0000 0005"), 0))
+    assert served.wants_python()
+    served.loop.attend()
+    served.ask(COILS, COILS_ANSWER)
+    assert heard == [(1, [5]), (2, [5])]
+
+
 def test_an_answer_in_steps(bus):
     asked = Asked(("validate", "getValues", "setValues"))
     served = bus(store(hr=asked))

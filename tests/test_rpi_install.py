@@ -48,15 +48,29 @@ def install(tmp_path):
     return run
 
 
+# Has a file in memory, as a module, until its input ends.
+RUNS = """\
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+    print("runs", flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def running(request):
-    """running(program) -> a process by that name"""
+    """running(folder) -> a process that has a module of it loaded"""
 
-    def start(program):
-        process = subprocess.Popen([program, "-c", "read line"], executable="/bin/sh", stdin=subprocess.PIPE)
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "module.so").write_bytes(b"code")
+        command = [sys.executable, "-c", RUNS, folder / "module.so"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"runs\n"
 
         def end():
             process.stdin.close()
+            process.stdout.close()
             process.wait()
 
         request.addfinalizer(end)
@@ -78,9 +92,10 @@ def test_slots_take_turns_and_what_is_to_do_is_said_each_time(install, tmp_path)
 def test_a_slot_that_something_runs_from_is_not_filled(install, running, tmp_path):
     home = tmp_path / "opt"
     install(home)
-    service = running(f"{home}/a/bin/python")
+    # Through the link, as services do.
+    service = running(home / "current")
     # As of somebody else's folder.
-    running(f"{home}/another/bin/python")
+    running(home / "another")
     assert install(home)[0] == 0
     for _ in range(2):
         code, said, errors = install(f"{home}/")
@@ -96,6 +111,6 @@ def test_a_slot_that_something_runs_from_is_not_filled(install, running, tmp_pat
     assert install("--rollback", home)[0] == 0
     service.stdin.close()
     service.wait()
-    running(f"{home}/b/bin/python")
+    running(home / "b")
     assert install(home)[0] == 0
     assert os.readlink(home / "current") == "a"

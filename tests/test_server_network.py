@@ -633,6 +633,20 @@ def test_who_waits_for_the_last_connection_is_told_though_another_one_has_come(s
     assert served.handle.connections == 1
 
 
+def test_who_waits_for_a_connection_to_be_cut_is_told_though_another_one_has_come(serve, reactor):
+    served = serve(block(range(125)))
+    deaf, client = served.connect(), served.connect()
+    fill(deaf, wrap_socket(pdu("03 0000 007D")))
+    gone = served.handle.factory.close_connections()
+    assert client.is_closed()
+    client = served.connect()
+    served.ask(client, READ, pdu("03 02 0000"))
+    assert not gone.called
+    reactor.turn_until(lambda: gone.called)
+    served.ask(client, READ, pdu("03 02 0000"))
+    assert served.handle.connections == 1
+
+
 def test_values_that_observers_were_not_told_are_counted(reactor):
     served, heard = Served(reactor), []
     served.context.add_observer(lambda *write: heard.append(write))

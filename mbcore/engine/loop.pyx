@@ -17,6 +17,7 @@ from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.schedule cimport take_short_slices
+from mbcore.hosts cimport asks_about_all
 from mbcore.session cimport FED, PYTHON, WAIT, Session
 from mbcore.shared cimport look, show
 
@@ -442,8 +443,8 @@ cdef class NetworkLoop(Loop):
         return self.spare_count + self.made.count()
 
     cdef bint takes_stranger(self, uint32_t places_left) noexcept nogil:
-        """Whether one more peer may wait for Python to let it in: they leave the others as many sessions and places as they have."""
-        if self.strangers < min(places_left, self.sessions_left()):
+        """Whether one more peer may wait for Python to let it in: where others need not, as much is left for them."""
+        if self.strangers < min(places_left, self.sessions_left()) or asks_about_all():
             return True
         self.turned_away += 1
         self.report()
@@ -463,6 +464,8 @@ cdef class NetworkLoop(Loop):
             elif self.made.get(&errand):
                 session = errand.session
             else:
+                # Those that there were are out of date.
+                self.want_sessions()
                 return NULL
             if (<Session> session).edition == look(&self.edition):
                 return session

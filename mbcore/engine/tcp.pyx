@@ -85,6 +85,8 @@ cdef enum:
     EVENTS = 256
     # more connections than a process may have
     MOST = 1 << 20
+    # errors of single connections that accepting goes on after
+    MOST_FAILURES = 16
     # bytes read from one connection before the others have their turn
     TURN = 4096
 
@@ -123,6 +125,8 @@ ctypedef struct connection_t:
     bint hung_up
     # close once the replies are out, or when it is `closes_at`
     bint closing
+    # `empty` waits for that
+    bint leaving
     double closes_at
     double last_heard
     # its address
@@ -164,7 +168,7 @@ cdef class TcpLoop(NetworkLoop):
     # time ends something until then
     cdef double sweeps_until
     cdef uint32_t per_host
-    #: Open connections, all that there were, and those of them that were closed to make room; how often none was left.
+    #: Open connections, all that there were, and those of them that were closed to make room; how often all that were to go had gone.
     cdef readonly unsigned int count
     cdef readonly unsigned int accepted
     cdef readonly unsigned int evicted
@@ -182,6 +186,8 @@ cdef class TcpLoop(NetworkLoop):
     cdef unsigned int turns_got
     cdef unsigned int traces
     cdef unsigned int emptying
+    # connections that are to go and have replies to be taken
+    cdef unsigned int leaving
     # nothing is read any more
     cdef bint ending
     #: Streams that have lost their frames and were closed for that, and the peer of the last one.
@@ -325,8 +331,6 @@ cdef class TcpLoop(NetworkLoop):
         cdef int count
         cdef double now = monotonic(), sweep_at = 0
         self.accept_on(now)
-        # Before Python is held up, perhaps.
-        self.want_sessions()
         while not look(&self.stopping):
             count = epoll_wait(self.epoll, events, EVENTS, self.pause(now))
             now = monotonic()
@@ -391,13 +395,15 @@ cdef class TcpLoop(NetworkLoop):
         """Close all connections, once their replies are out."""
         cdef uint32_t index
         for index in range(self.used):
-            if self.table[index].state == OPEN:
-                self.table[index].closing = True
-                self.flush(index, now)
-            else:
+            if self.table[index].state != OPEN:
                 self.drop(index)
+                continue
+            self.table[index].closing = True
+            if self.flush(index, now) and not self.table[index].leaving:
+                self.table[index].leaving = True
+                self.leaving += 1
         show(&self.emptying, False)
-        if not self.count:
+        if not self.leaving:
             self.note_empty()
 
     cdef void accept_on(self, double now) noexcept nogil:
@@ -417,7 +423,7 @@ cdef class TcpLoop(NetworkLoop):
         cdef socklen_t length
         cdef void* session
         cdef uint32_t index
-        cdef int fd, _
+        cdef int fd, _, failures = 0
         # As many as a burst has; the others have their turn in between.
         for _ in range(64):
             if self.full():
@@ -442,7 +448,8 @@ cdef class TcpLoop(NetworkLoop):
             self.spare_count += 1
             if errno == EAGAIN:
                 break
-            if not is_of_one_connection(errno):
+            failures += 1
+            if not is_of_one_connection(errno) or failures == MOST_FAILURES:
                 # Descriptors have run out, for example: the kernel would say so again and again.
                 self.note_refusal(now)
                 break
@@ -562,7 +569,9 @@ cdef class TcpLoop(NetworkLoop):
         if connection.state != PENDING:
             self.count -= 1
             self.turn(False)
-            if not self.count:
+        if connection.leaving:
+            self.leaving -= 1
+            if not self.leaving:
                 self.note_empty()
         if lent:
             PyThread_acquire_lock(self.sending, WAIT_LOCK)
@@ -575,7 +584,7 @@ cdef class TcpLoop(NetworkLoop):
             PyThread_release_lock(self.sending)
 
     cdef void note_empty(self) noexcept nogil:
-        """Have those told who wait for the last one to go, whoever comes then."""
+        """All have gone that were to go, whoever has come since: have those told who wait for that."""
         self.emptied += 1
         self.report()
 
@@ -743,7 +752,7 @@ cdef class TcpLoop(NetworkLoop):
 
 
 cdef bint is_of_one_connection(int error) noexcept nogil:
-    """Whether what `accept4` has failed with concerns one connection, which has gone from the queue; as accept(2) tells."""
+    """Whether what `accept4` has failed with may concern one connection alone; accept(2) names most of these."""
     return error in (
         EINTR, ECONNABORTED, EPERM, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETDOWN, ENETUNREACH
     )

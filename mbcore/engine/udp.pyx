@@ -100,8 +100,6 @@ cdef class UdpLoop(NetworkLoop):
 
     cdef void serve(self) noexcept nogil:
         cdef pollfd[2] polled
-        # Before Python is held up, perhaps.
-        self.want_sessions()
         while not look(&self.stopping):
             self.choose_session()
             polled[0].fd, polled[0].events, polled[0].revents = -1 if self.session == NULL else self.fd, POLLIN, 0

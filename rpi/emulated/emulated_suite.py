@@ -26,6 +26,7 @@ LEFT_OUT = {
     "tests/test_bench.py::*": "benchmarks are compiled for and run on this machine",
     "tests/test_context.py::test_a_context_with_default_blocks_costs*": "the memory that it would measure is the emulator's",
     "tests/test_cli.py::test_signal_stops_within_a_second*": "a second is that of a real machine",
+    "tests/test_engine_tcp.py::test_a_connection_that_cannot_be_accepted*": "a library that fails calls is compiled for this machine",
     "tests/test_live_robustness.py::test_many_clients_may_connect_at_once": "the emulator hands on too little of TCP_INFO",
     "tests/test_rpi_service.py::test_commands_are_run_by_the_system": "the emulator starts absent programs, from Python 3.13 on",
     "tests/test_server_loop.py::test_a_gpio_line_that_fails_is_a_loss*": "the emulator refuses the requests of GPIO lines in its own way",

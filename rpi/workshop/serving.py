@@ -10,7 +10,7 @@ from .tools import FailedError, run, say
 
 PATIENCE = 300  # seconds, for an emulated Python on a machine that has other things to do
 # The system's shell is this machine's; of this machine's programs an installation sees no more than these, and no compiler.
-COMMANDS = ["sh", "dirname", "ln", "mkdir", "mv", "readlink", "rm", "sha256sum", "sync", "touch"]
+COMMANDS = ["sh", "dirname", "grep", "ln", "mkdir", "mv", "readlink", "rm", "sha256sum", "sync", "touch"]
 
 
 # Also the one that Python's own build names.
