@@ -17,6 +17,8 @@ from mbcore.session import Session
 NUMBERS = {("x86_64", 8): 315, ("aarch64", 8): 275, ("riscv64", 8): 275, ("armv7l", 4): 381, ("armv6l", 4): 381}
 # ... of a program with 32 bits on a kernel with 64.
 NUMBERS |= {("aarch64", 4): 381, ("armv8l", 4): 381}
+# sched_setattr, by the number of sched_getattr: the one before, where a machine has both in one list.
+SET = {315: 314, 275: 274, 381: 380}
 LINUX = tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2] if number.isdigit())
 
 
@@ -75,6 +77,38 @@ def test_a_loop_has_short_slices_and_keeps_the_rest():
     policy, nice, slice_of_others = schedule_of(threading.get_native_id())
     # Who runs this in another schedule than the normal one has chosen it.
     assert schedule_in_a_loop() == (policy, nice, 100_000 if policy == os.SCHED_OTHER else slice_of_others)
+
+
+def asks_for_slices(slices):
+    """sched_setattr of the calling thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, 0, 0, slices, 0, 0)
+    assert libc.syscall(SET[NUMBERS[platform.machine(), ctypes.sizeof(ctypes.c_void_p)]], 0, attributes, 0) == 0
+
+
+@pytest.mark.skipif(LINUX < (6, 12), reason="before Linux 6.12 no thread of the normal schedule has a slice of its own")
+def test_other_threads_have_long_slices_from_then_on_unless_they_have_asked_for_others():
+    if schedule_of(threading.get_native_id())[0] != os.SCHED_OTHER:
+        pytest.skip("who runs this in another schedule has chosen it")
+    ready, done = threading.Barrier(4), threading.Event()
+
+    def run(slices):
+        asks_for_slices(slices)
+        ready.wait(30)
+        done.wait()
+
+    threads = [threading.Thread(target=run, args=(slices,)) for slices in (0, 700_000, 50_000_000)]
+    for thread in threads:
+        thread.start()
+    ready.wait(30)
+    usual = schedule_of(threads[0].native_id)[2]
+    try:
+        schedule_in_a_loop()
+        assert [schedule_of(thread.native_id)[2] for thread in threads] == [max(usual, 4_000_000), 700_000, 50_000_000]
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_schedule_that_somebody_has_chosen_stays():

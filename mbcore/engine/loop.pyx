@@ -7,7 +7,7 @@ its connections are that process' alone.
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -16,7 +16,7 @@ from posix.unistd cimport close
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.schedule cimport take_short_slices
+from mbcore.engine.schedule cimport give_long_slices, take_short_slices
 from mbcore.hosts cimport asks_about_all
 from mbcore.session cimport FED, PYTHON, WAIT, Session
 from mbcore.shared cimport look, show
@@ -33,6 +33,15 @@ cdef double TOGETHER = 0.001
 
 # The loops that run in this process.
 running = set()
+
+
+cdef int share_processor() except -1:
+    """Have this thread, a loop's, run when it is woken, and whoever brings it its bytes: beside threads of this program that compute."""
+    cdef uint64_t usual = take_short_slices()
+    if usual and os.path.isdir("/proc/self/task"):
+        for thread in os.listdir("/proc/self/task"):
+            give_long_slices(int(thread), usual)
+    return 0
 
 
 cdef class Loop:
@@ -105,8 +114,8 @@ cdef class Loop:
             self.claim()
             self.initialised()
             self.begun = True
+            share_processor()
             with nogil:
-                take_short_slices()
                 self.serve()
                 show(&self.ended, True)
                 ring(&self.to_python)
