@@ -311,3 +311,13 @@ def test_of_this_machine_something_is_read():
 def test_a_recording_with_a_line_of_no_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a line of no kind: 'x'"):
         machine(tmp_path, "x")
+
+
+def test_whether_a_files_last_line_has_an_end(tmp_path):
+    found = machine(tmp_path)
+    assert not found.lacks_line_feed("/boot/config.txt"), "there is none"
+    file = found.path("/boot/config.txt")
+    file.parent.mkdir()
+    for text, lacks in ("", False), ("a\n", False), ("a\nb", True):
+        file.write_text(text)
+        assert found.lacks_line_feed("/boot/config.txt") is lacks

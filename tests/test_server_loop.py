@@ -536,3 +536,17 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, mon
     assert served.lost == []
     served.say(ASKED)
     assert served.hear(len(ANSWER)) == ANSWER
+
+
+def test_in_a_fork_an_answer_is_not_given_up(serve, monkeypatch):
+    asked = Asked()
+    served = serve(asked)
+    served.open()
+    served.say(ASKED)
+    served.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr(served.carrier._thread, "_loop", Forked())
+        served.reactor.advance(4)
+    assert not asked.calls[0][-1].called
+    asked.answer([7])
+    assert served.hear(7) == wrap_rtu(pdu("03 02 0007"))
