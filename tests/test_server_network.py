@@ -619,7 +619,6 @@ def test_connections_are_counted_and_closed_and_have_no_protocols(serve, reactor
 
 def test_who_waits_for_the_last_connection_is_told_though_another_one_has_come(serve, reactor):
     served = serve()
-    reactor.turn()
     client = served.connect()
     served.ask(client, READ, ANSWER)
     gone = served.handle.factory.close_connections()
