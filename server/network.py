@@ -213,7 +213,7 @@ class TcpServer(LoopServer):
 
     def disconnect(self) -> None:
         """Close all connections there are; the factory is told when none is left."""
-        # Of earlier times nobody waits to hear.
+        # Who waits since before is told with those who wait from now on.
         self._grown("emptied", self.loop.emptied)
         self.loop.disconnect()
 

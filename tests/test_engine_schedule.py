@@ -1,6 +1,7 @@
 """How the kernel schedules the thread of a compiled loop."""
 
 import ctypes
+import errno
 import os
 import platform
 import socket
@@ -109,6 +110,19 @@ def test_other_threads_have_long_slices_from_then_on_unless_they_have_asked_for_
         done.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_loop_serves_though_it_cannot_tell_which_threads_there_are(monkeypatch):
+    """As where a process has no descriptor left."""
+
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    before = schedule_of(threading.get_native_id())
+    # It answers.
+    schedule_in_a_loop()
+    assert schedule_of(threading.get_native_id()) == before
 
 
 def test_a_schedule_that_somebody_has_chosen_stays():

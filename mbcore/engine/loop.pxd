@@ -31,7 +31,7 @@ cdef class Loop:
     cdef bint whole
     # this process is a fork of the one where the loop runs, or has wanted it too late
     cdef bint left
-    # Of both threads: how often something was counted, or all connections have gone.
+    # Of both threads: how often something was counted, or all connections that were to go have gone.
     cdef unsigned int counted
     # who tells the observers of what its sessions write, and how many values of that were lost
     cdef Session first

@@ -38,9 +38,15 @@ running = set()
 cdef int share_processor() except -1:
     """Have this thread, a loop's, run when it is woken, and whoever brings it its bytes: beside threads of this program that compute."""
     cdef uint64_t usual = take_short_slices()
-    if usual and os.path.isdir("/proc/self/task"):
-        for thread in os.listdir("/proc/self/task"):
-            give_long_slices(int(thread), usual)
+    if not usual:
+        return 0
+    try:
+        threads = os.listdir("/proc/self/task")
+    except OSError:
+        # There is no /proc, or no descriptor to read it by: the loop serves all the same.
+        return 0
+    for thread in threads:
+        give_long_slices(int(thread), usual)
     return 0
 
 
@@ -85,7 +91,7 @@ cdef class Loop:
 
     @property
     def news(self):
-        """Another number than the last time where a count has changed that the log tells of, or all connections have gone."""
+        """Another number than the last time where a count has changed that the log tells of, or all connections that were to go have gone."""
         return look(&self.counted)
 
     def claim(self):
