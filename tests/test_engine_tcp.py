@@ -392,18 +392,32 @@ def test_more_connections_go_than_python_keeps_up_with(serve):
     assert len(served.sessions) <= 10
 
 
+# What a test's program stands between, of which a loop serves a listener.
+BEFORE = """\
+import ctypes, os, resource, socket, threading, time
+from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer
+from mbcore.engine.tcp import TcpLoop
+from mbcore.session import Session
+context = ModbusServerContext(ModbusSlaveContext())
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setblocking(False)
+loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100, admit={admit})
+thread = threading.Thread(target=loop.run)
+thread.start()
+"""
+AFTER = """\
+loop.stop()
+thread.join()
+"""
+
+
+def run_beside_a_loop(program, admit="None", **variables):
+    """What `program` prints in a Python of its own, where a loop has a thread and a listener."""
+    return run_python(BEFORE.format(admit=admit) + program + AFTER, **variables)
+
+
 def test_descriptors_that_run_out_are_waited_for():
-    said = run_python(
-        "import os, resource, socket, threading, time\n"
-        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
-        "from mbcore.engine.tcp import TcpLoop\n"
-        "from mbcore.session import Session\n"
-        "context = ModbusServerContext(ModbusSlaveContext())\n"
-        "listener = socket.create_server(('127.0.0.1', 0))\n"
-        "listener.setblocking(False)\n"
-        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100)\n"
-        "thread = threading.Thread(target=loop.run)\n"
-        "thread.start()\n"
+    said = run_beside_a_loop(
         "clients = [socket.socket() for _ in range(5)]\n"
         "highest = max(map(int, os.listdir('/proc/self/fd'))) + 1\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
@@ -418,8 +432,6 @@ def test_descriptors_that_run_out_are_waited_for():
         "print(loop.accepted, time.process_time() - before < 0.2)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\n"
         "print([len(client.recv(100)) for client in clients[1:]], loop.accepted)\n"
-        "loop.stop()\n"
-        "thread.join()\n"
     )
     lines = said.splitlines()
     assert lines[0].startswith("12 ")
@@ -443,22 +455,10 @@ def test_a_connection_that_cannot_be_accepted_holds_up_no_other(tmp_path):
         "}\n"
     )
     subprocess.run([need("cc", "build-essential"), "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    said = run_python(
-        "import ctypes, socket, threading\n"
-        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
-        "from mbcore.engine.tcp import TcpLoop\n"
-        "from mbcore.session import Session\n"
-        "context = ModbusServerContext(ModbusSlaveContext())\n"
-        "listener = socket.create_server(('127.0.0.1', 0))\n"
-        "listener.setblocking(False)\n"
-        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100)\n"
-        "thread = threading.Thread(target=loop.run)\n"
-        "thread.start()\n"
+    said = run_beside_a_loop(
         "client = socket.create_connection(listener.getsockname(), 10)\n"
         "client.sendall(bytes.fromhex('000100000006 01 08 0000 A537'))\n"
-        "print(len(client.recv(100)), loop.accepted, loop.refused, ctypes.c_uint.in_dll(ctypes.CDLL(None), 'failures').value)\n"
-        "loop.stop()\n"
-        "thread.join()\n",
+        "print(len(client.recv(100)), loop.accepted, loop.refused, ctypes.c_uint.in_dll(ctypes.CDLL(None), 'failures').value)\n",
         LD_PRELOAD=str(library),
     )
     assert said == "12 1 0 5\n"
@@ -664,17 +664,7 @@ def test_who_has_given_up_before_he_is_let_in_takes_nobodys_place(serve):
 
 
 def test_without_a_table_of_hosts_nobody_is_asked():
-    said = run_python(
-        "import socket, threading\n"
-        "from mbcore import ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer\n"
-        "from mbcore.engine.tcp import TcpLoop\n"
-        "from mbcore.session import Session\n"
-        "context = ModbusServerContext(ModbusSlaveContext())\n"
-        "listener = socket.create_server(('127.0.0.1', 0))\n"
-        "listener.setblocking(False)\n"
-        "loop = TcpLoop(listener.fileno(), lambda: Session(ModbusSocketFramer, context), 100, admit=lambda host: False)\n"
-        "thread = threading.Thread(target=loop.run)\n"
-        "thread.start()\n"
+    said = run_beside_a_loop(
         "def ask():\n"
         "    client = socket.create_connection(listener.getsockname(), 10)\n"
         "    client.sendall(bytes.fromhex('000100000006 01 08 0000 A537'))\n"
@@ -690,9 +680,8 @@ def test_without_a_table_of_hosts_nobody_is_asked():
         "try:\n"
         "    print(client.recv(100))\n"
         "except ConnectionResetError:\n"
-        "    print(b'')\n"
-        "loop.stop()\n"
-        "thread.join()\n"
+        "    print(b'')\n",
+        admit="lambda host: False",
     )
     assert said == "12\nb''\n"
 

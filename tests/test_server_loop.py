@@ -213,12 +213,18 @@ def test_an_answer_that_comes_later(serve):
         assert served.reactor.getDelayedCalls() == []
 
 
-def test_one_answer_after_the_other_has_its_time(serve):
-    asked = Asked(("validate", "getValues"))
-    served = serve(asked, reply_deadline=60.0)
+def asked_on_the_line(serve, asked, **options):
+    """A line whose master waits for a block that answers later."""
+    served = serve(asked, **options)
     served.open()
     served.say(ASKED)
     served.turn()
+    return served
+
+
+def test_one_answer_after_the_other_has_its_time(serve):
+    asked = Asked(("validate", "getValues"))
+    served = asked_on_the_line(serve, asked, reply_deadline=60.0)
     asked.answer(True)
     assert len(served.reactor.getDelayedCalls()) == 1
     asked.answer([9])
@@ -227,10 +233,7 @@ def test_one_answer_after_the_other_has_its_time(serve):
 
 def test_an_answer_that_does_not_come_is_exception_0b(serve):
     asked = Asked()
-    served = serve(asked, reply_deadline=60.0)
-    served.open()
-    served.say(ASKED)
-    served.turn()
+    served = asked_on_the_line(serve, asked, reply_deadline=60.0)
     served.reactor.advance(2)
     assert not asked.calls[0][-1].called
     served.reactor.advance(2)
@@ -242,10 +245,7 @@ def test_an_answer_that_does_not_come_is_exception_0b(serve):
 @pytest.mark.parametrize("end", ["closed", "unplugged", "the reactor stops"])
 def test_an_answer_that_is_waited_for_is_given_up_at_the_end(serve, end):
     asked = Asked()
-    served = serve(asked)
-    served.open()
-    served.say(ASKED)
-    served.turn()
+    served = asked_on_the_line(serve, asked)
     failures = []
     asked.calls[0][-1].addErrback(failures.append)
     if end == "closed":
@@ -540,10 +540,7 @@ def test_in_a_fork_nothing_is_done_that_the_parent_would_miss(serve, caplog, mon
 
 def test_in_a_fork_an_answer_is_not_given_up(serve, monkeypatch):
     asked = Asked()
-    served = serve(asked)
-    served.open()
-    served.say(ASKED)
-    served.turn()
+    served = asked_on_the_line(serve, asked)
     with monkeypatch.context() as patch:
         patch.setattr(served.carrier._thread, "_loop", Forked())
         served.reactor.advance(4)
