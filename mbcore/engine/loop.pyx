@@ -91,7 +91,7 @@ cdef class Loop:
 
     @property
     def news(self):
-        """Another number than the last time where a count has changed that the log tells of, or all connections that were to go have gone."""
+        """Another number than the last time where a count has changed for the log, or all connections that were to go have gone."""
         return look(&self.counted)
 
     def claim(self):
