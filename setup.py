@@ -63,6 +63,12 @@ extensions = [
 ]
 
 setup(
-    ext_modules=cythonize(extensions, build_dir="build/cython", language_level=3),
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        language_level=3,
+        # Python's own kind of methods, which know their signature: under the limited API Cython's kind makes a tuple for each call.
+        compiler_directives={"binding": False, "embedsignature": True, "embedsignature.format": "clinic"},
+    ),
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

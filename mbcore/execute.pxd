@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t
 
 from mbcore.codec cimport request_t, response_t
 from mbcore.control cimport control_t
-from mbcore.datastore.context cimport unit_t
+from mbcore.datastore.context cimport ModbusSlaveContext, unit_t
 from mbcore.datastore.observers cimport Observers
 
 # What `execute` says besides an exception code; 0: done.
@@ -11,7 +11,11 @@ cdef enum:
 
 # What is asked of a user's context for one request, and what it has answered so far.
 cdef class Dialogue:
+    # of a broadcast: whose answer it is
+    cdef int unit_id
     cdef object context
+    # the context where all that may be a user's own are its blocks: it need not be asked for one
+    cdef ModbusSlaveContext plain
     cdef list known
     cdef object error
     cdef int step
@@ -22,7 +26,7 @@ cdef class Dialogue:
     cdef object get_values(self, int function_code, int address, int quantity)
     cdef int set_values(self, int function_code, int address, list values) except -1
 
-cdef Dialogue dialogue_with(object context)
+cdef Dialogue dialogue_with(object context, int unit_id=*)
 cdef bint writes(uint8_t function_code) noexcept nogil
 cdef bint needs_python(const unit_t* unit, uint8_t function_code) noexcept nogil
 cdef int execute(unit_t* unit, control_t* control, const request_t* request, response_t* response, uint8_t* data) noexcept nogil

@@ -19,7 +19,7 @@ from mbcore.control cimport (
     BUS_CHARACTER_OVERRUN, BUS_MESSAGE, ENTERED_LISTEN_ONLY, ModbusControlBlock, add_event, clear_counters, control_t, copy_events,
     identity_t, restart_communications,
 )
-from mbcore.datastore.context cimport numbered, unit_of, unit_t
+from mbcore.datastore.context cimport ModbusSlaveContext, numbered, unit_of, unit_t
 from mbcore.datastore.observers cimport Observers, span_t
 from mbcore.datastore.store cimport (
     COILS, DISCRETE_INPUTS, FILE_RECORDS, HOLDING_REGISTERS, INPUT_REGISTERS, image_t, load_bits, load_registers, locate, store_bits,
@@ -337,22 +337,35 @@ cdef class Dialogue:
         return answer
 
     cdef object validate(self, int function_code, int address, int quantity):
-        return self.again() if self.is_known() else self.heard(self.context.validate(function_code, address, quantity))
+        if self.is_known():
+            return self.again()
+        if self.plain is None:
+            return self.heard(self.context.validate(function_code, address, quantity))
+        return self.heard(self.plain.block_of(function_code).validate(address + <int> self.plain.unit.offset, quantity))
 
     cdef object get_values(self, int function_code, int address, int quantity):
-        return self.again() if self.is_known() else self.heard(self.context.getValues(function_code, address, quantity))
+        if self.is_known():
+            return self.again()
+        if self.plain is None:
+            return self.heard(self.context.getValues(function_code, address, quantity))
+        return self.heard(self.plain.block_of(function_code).getValues(address + <int> self.plain.unit.offset, quantity))
 
     cdef int set_values(self, int function_code, int address, list values) except -1:
         if self.is_known():
             self.again()
-        else:
+        elif self.plain is None:
             self.heard(self.context.setValues(function_code, address, values))
+        else:
+            self.heard(self.plain.block_of(function_code).setValues(address + <int> self.plain.unit.offset, values))
         return 0
 
 
-cdef Dialogue dialogue_with(object context):
-    cdef Dialogue dialogue = Dialogue()
+cdef Dialogue dialogue_with(object context, int unit_id=0):
+    cdef Dialogue dialogue = Dialogue.__new__(Dialogue)
+    dialogue.unit_id = unit_id
     dialogue.context = context
+    if isinstance(context, ModbusSlaveContext) and not (<ModbusSlaveContext> context).foreign:
+        dialogue.plain = context
     dialogue.known = []
     return dialogue
 
@@ -361,12 +374,13 @@ cdef object values_of(Dialogue dialogue, int function_code, int address, int qua
     """What the user's `getValues` answers, checked."""
     values = dialogue.get_values(function_code, address, quantity)
     try:
-        values = list(values)
+        # A copy: a value of the user's own kind may run code that changes a list of his.
+        copy = list(values)
     except TypeError:
         raise ConfigurationError(f"getValues({function_code}, {address}, {quantity}) returned {values!r}; it must return a list") from None
-    if len(values) != quantity:
-        raise ConfigurationError(f"getValues({function_code}, {address}, {quantity}) returned {len(values)} values instead of {quantity}")
-    return values
+    if len(copy) != quantity:
+        raise ConfigurationError(f"getValues({function_code}, {address}, {quantity}) returned {len(copy)} values instead of {quantity}")
+    return copy
 
 
 cdef int put_values(list values, uint8_t function_code, response_t* response, uint8_t* data) except -1:

@@ -135,6 +135,7 @@ cdef class Session:
     cdef int tell_observers(self) except -1
     cdef int answer_custom(self) except -1
     cdef int answer_in_python(self) except -1
+    cdef int begin_asking(self) except -1
     cdef list addressees(self)
     cdef int ask_on(self) except -1
     cdef void trace_request(self) noexcept with gil

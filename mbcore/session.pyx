@@ -544,22 +544,11 @@ cdef class Session:
 
     cdef int answer_in_python(self) except -1:
         """Go on where `admit` said PYTHON, or where an answer was waited for."""
-        cdef exchange_t* exchange = &self.exchange
         # Replies may have been taken since it was asked, and their memory given back.
         if not self.reserve():
             raise MemoryError()
-        if self.asked is None and not exchange.broadcast and self.store.context_of(exchange.frame.unit_id) is None:
-            # The application has taken it out since it was asked.
-            exchange.refused = GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
-            exchange.silent = exchange.silent or self.serial or self.ignore_missing_slaves
-            self.asked = []
-        elif exchange.custom:
-            self.answer_custom()
-            self.asked = []
-        elif self.asked is None and exchange.broadcast:
-            self.asked = [(unit_id, dialogue_with(context)) for unit_id, context in self.addressees()]
-        elif self.asked is None:
-            self.asked = [(0, dialogue_with(self.store.context_of(exchange.frame.unit_id)))]
+        if self.asked is None:
+            self.begin_asking()
         if self.ask_on() == WAIT:
             return WAIT
         self.asked = None
@@ -567,6 +556,24 @@ cdef class Session:
         self.settle()
         unlock_image()
         return self.conclude()
+
+    cdef int begin_asking(self) except -1:
+        """Find who is to be asked; where nobody is, the outcome."""
+        cdef exchange_t* exchange = &self.exchange
+        cdef list asked = []
+        context = None if exchange.broadcast else self.store.context_of(exchange.frame.unit_id)
+        if context is None and not exchange.broadcast:
+            # The application has taken it out since it was asked.
+            exchange.refused = GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
+            exchange.silent = exchange.silent or self.serial or self.ignore_missing_slaves
+        elif exchange.custom:
+            self.answer_custom()
+        elif exchange.broadcast:
+            asked = [dialogue_with(context, unit_id) for unit_id, context in self.addressees()]
+        else:
+            asked.append(dialogue_with(context))
+        self.asked = asked
+        return 0
 
     cdef list addressees(self):
         """Whom a broadcast is for."""
@@ -576,19 +583,20 @@ cdef class Session:
     cdef int ask_on(self) except -1:
         """Ask who is still to be asked, in turn; WAIT where one answers later."""
         cdef exchange_t* exchange = &self.exchange
+        cdef Dialogue dialogue
         cdef unit_t* unit
         cdef int outcome
         while self.asked:
-            unit_id, dialogue = self.asked[0]
+            dialogue = self.asked[0]
             # Replies may have been taken since the last time.
             if not self.reserve():
                 raise MemoryError()
             exchange.response.data = self.data_place()
             if exchange.broadcast:
                 # Among units that are Python's there may be others.
-                unit = unit_of((<Dialogue> dialogue).context)
+                unit = unit_of(dialogue.context)
                 lock_image()
-                outcome = self.execute_one(unit_id, unit)
+                outcome = self.execute_one(dialogue.unit_id, unit)
                 unlock_image()
                 if outcome != EXECUTE_IN_PYTHON:
                     del self.asked[0]
@@ -605,7 +613,7 @@ cdef class Session:
             del self.asked[0]
             if exchange.broadcast:
                 lock_image()
-                self.note_outcome(unit_id, outcome)
+                self.note_outcome(dialogue.unit_id, outcome)
                 unlock_image()
             else:
                 exchange.refused = outcome

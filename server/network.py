@@ -84,10 +84,12 @@ class LoopServer:
 
     def doRead(self) -> None:
         """The loop wants something."""
-        if not self._thread.elsewhere():
-            self._attend()
-            if self._news != self.loop.news:
-                self._tell()
+        # Of the loop first: each request of a user's block comes here.
+        if self.loop.elsewhere and self._thread.elsewhere():
+            return
+        self._attend()
+        if self._news != self.loop.news:
+            self._tell()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""

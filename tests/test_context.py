@@ -406,6 +406,35 @@ def test_a_subclass_that_answers_itself_keeps_its_files_queues_and_server_id():
     assert it.ask(b"\x11") == pdu("11 03") + b"abc"
 
 
+def test_a_subclass_that_says_which_table_a_function_acts_on_is_asked():
+    class Swapped(ModbusSlaveContext):
+        def decode(self, fx):
+            return {"i": "h", "h": "i"}.get(key := super().decode(fx), key)
+
+    slave = Swapped(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True)
+    it = master("socket", slave)
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0003 0004")
+    assert it.ask(pdu("04 0001 0001")) == pdu("04 02 0002")
+    assert it.ask(pdu("06 0000 0009")) == pdu("06 0000 0009")
+    assert (slave.getValues(3, 0), slave.store["i"].values[0], slave.store["h"].values[0]) == ([9], 9, 1)
+
+
+@pytest.mark.parametrize(("name", "method", "answer"), [
+    ("getValues", lambda fx, address, count=1: [fx] * count, "03 04 0003 0003"),
+    ("validate", lambda fx, address, count=1: False, "83 02"),
+    ("decode", lambda fx: "i", "03 04 0003 0004"),
+])
+def test_a_method_that_is_assigned_to_a_context_is_called(name, method, answer):
+    class Open(ModbusSlaveContext):
+        pass  # a class of Python's own has instance attributes
+
+    slave = Open(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True, files={1: [7]})
+    setattr(slave, name, method)
+    it = master("socket", slave)
+    assert it.ask(pdu("03 0000 0002")) == pdu(answer)
+    assert it.ask(pdu("14 07 06 0001 0000 0001")) == pdu("14 04 03 06 0007")
+
+
 def test_a_key_of_the_users_own_holds_what_the_user_likes():
     slave, own = image(), [1, 2, 3]
     slave.register(0x41, "cm", own)

@@ -666,6 +666,7 @@ class Counting:
     lost = 0
     news = property(lambda self: -1 - self.evicted - self.refused - self.lost - self.dropped - self.undelivered - self.broken)
     refusal = errno.EMFILE
+    elsewhere = False
     undelivered_peer = "192.0.2.7:1502"
 
     def attend(self):

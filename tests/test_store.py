@@ -12,6 +12,10 @@ from mbcore.errors import ConfigurationError, ParameterException
 BAD_VALUES = [-1, 65536, 70000, 1 << 40, -(1 << 70), 1 << 70, None, "x", 1.5, [1], b"1"]
 
 
+class Number(int):
+    """A number that is no plain int."""
+
+
 # Sequential blocks
 
 def test_values_lie_from_the_address_on():
@@ -38,6 +42,7 @@ def test_a_scalar_makes_a_block_of_one(value):
     (10, 1, True), (10, 3, True), (12, 1, True), (9, 1, False), (9, 2, False), (10, 4, False), (12, 2, False), (13, 1, False),
     (0, 0xFFFF, False),
     (65535, 1, False), (1 << 33, 1, False), (10, 1 << 33, False), (-1, 1, False), (-(1 << 40), 1 << 41, False),
+    (1 << 80, 1, False), (10, 1 << 80, False), (11, 0, True), (11, -1, False), (Number(11), 2, True), (11, Number(3), False),
 ])
 def test_validate_of_a_sequential_block(address, count, valid):
     assert ModbusSequentialDataBlock(10, [1, 2, 3]).validate(address, count) is valid
@@ -69,7 +74,9 @@ def test_set_values_outside_of_the_block_is_the_users_error_and_changes_nothing(
     assert block.values == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("address", "count"), [(9, 1), (10, 4), (13, 1), (-1, 1), (1 << 40, 1), (10, 1 << 40)])
+@pytest.mark.parametrize(("address", "count"), [
+    (9, 1), (10, 4), (13, 1), (-1, 1), (1 << 40, 1), (10, 1 << 40), (1 << 80, 1), (10, -1), (Number(9), 1), (10, Number(4)),
+])
 def test_get_values_outside_of_the_block_is_the_users_error(address, count):
     with pytest.raises(ParameterException):
         ModbusSequentialDataBlock(10, [1, 2, 3]).getValues(address, count)

@@ -34,7 +34,7 @@ cdef image_t* numbered(const numbered_t* entries, uint32_t count, uint16_t numbe
 
 cdef class ModbusSlaveContext:
     cdef unit_t unit
-    # a subclass answers itself: no table in C
+    # it answers by methods of the user's own, or these say which table a function acts on: no table in C
     cdef bint foreign
     # {"d" "c" "i" "h" or a user's own key: block}
     cdef dict blocks
@@ -43,6 +43,8 @@ cdef class ModbusSlaveContext:
     cdef dict own_functions
     cdef bytes own_server_id
     cdef object __weakref__
+    cdef void note_methods(self)
+    cdef object block_of(self, object fx)
 
 
 # What the compiled rooms see of a context; a user's own kind of context has no table in C.

@@ -63,11 +63,7 @@ cdef class ModbusSlaveContext:
         self.file_blocks = {}
         self.fifo_blocks = {}
         self.own_functions = {}
-        cls = type(self)
-        self.foreign = (
-            cls.validate is not ModbusSlaveContext.validate or cls.getValues is not ModbusSlaveContext.getValues
-            or cls.setValues is not ModbusSlaveContext.setValues
-        )
+        self.foreign = answers_itself(self)
 
     def __init__(self, *, di=None, co=None, ir=None, hr=None, zero_mode=False, files=None, fifos=None):
         self.zero_mode = zero_mode
@@ -159,18 +155,31 @@ cdef class ModbusSlaveContext:
         self._attach(fx, ModbusSequentialDataBlock.create() if datablock is None else datablock)
         self.own_functions[fc] = fx
 
+    cdef void note_methods(self):
+        """A script may have given the instance methods of its own."""
+        if not self.foreign and answers_itself(self):
+            self.foreign = True
+            lock_image()
+            memset(self.unit.tables, 0, sizeof(self.unit.tables))
+            unlock_image()
+
+    cdef object block_of(self, object fx):
+        """The block that function code `fx` acts on."""
+        key = None if self.foreign else KEY_OF_FUNCTION.get(fx)
+        return self.blocks[self.decode(fx) if key is None else key]
+
     def validate(self, fx, address, count=1):
         """Return whether the ``count`` addresses from the zero-based wire ``address`` exist in the table of function code ``fx``."""
-        return self.blocks[self.decode(fx)].validate(address + self.unit.offset, count)
+        return self.block_of(fx).validate(address + self.unit.offset, count)
 
     def getValues(self, fx, address, count=1):
         """Return a list of ``count`` values from the zero-based wire ``address`` of the table of function code ``fx``; from any thread."""
-        return self.blocks[self.decode(fx)].getValues(address + self.unit.offset, count)
+        return self.block_of(fx).getValues(address + self.unit.offset, count)
 
     def setValues(self, fx, address, values):
         """Write ``values`` from the zero-based wire ``address`` on, in the table of function code ``fx``; from any thread, at once."""
         # A block of the user's may answer later.
-        return self.blocks[self.decode(fx)].setValues(address + self.unit.offset, values)
+        return self.block_of(fx).setValues(address + self.unit.offset, values)
 
     def reset(self):
         """Reset every block, file and FIFO queue to its initial values."""
@@ -220,6 +229,15 @@ cdef class ModbusSlaveContext:
     def _publish_fifos(self, dict blocks):
         publish(&self.unit.fifos, &self.unit.fifo_count, blocks)
         self.fifo_blocks = blocks
+
+
+cdef bint answers_itself(object context):
+    """Whether a method that a request is answered by is the user's own: of the class, or of the instance."""
+    cls, own = type(context), getattr(context, "__dict__", ())
+    for name in ("validate", "getValues", "setValues", "decode"):
+        if name in own or getattr(cls, name) is not getattr(ModbusSlaveContext, name):
+            return True
+    return False
 
 
 cdef object checked_number(object number, int low, str what):
@@ -319,6 +337,8 @@ cdef class ModbusServerContext:
                 raise ConfigurationError(
                     f"{context!r} is no slave context: it has no method {name}(); use ModbusSlaveContext(di=..., co=..., ir=..., hr=...)"
                 )
+        if isinstance(context, ModbusSlaveContext):
+            (<ModbusSlaveContext> context).note_methods()
         held = self.contexts.get(unit_id)
         self.contexts[unit_id] = context
         self._place()

@@ -4,11 +4,15 @@ A block holds one 16-bit word per address, whatever table it serves: a coil is o
 several tables, as pymodbus' users write it.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.list cimport PyList_New, PyList_SetItem
+from cpython.long cimport PyLong_AsLongAndOverflow
+from cpython.ref cimport Py_INCREF
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Unpack
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.wire cimport load_u16s, store_u16s
@@ -19,6 +23,8 @@ from mbcore.errors import ConfigurationError, NotImplementedException, Parameter
 # Block addresses run one further than the wire's 0..65535: a context without zero_mode adds one.
 cdef enum:
     ADDRESSES = 65537
+    # Values that are copied without memory of their own: more than a message has.
+    FEW = 128
 
 # ---- in C -----------------------------------------------------------------------------------------------------------------------------
 
@@ -204,12 +210,14 @@ cdef object as_sequence(object values):
 cdef uint16_t* words_from(list values, object address) except NULL:
     """Words for `values`, to be freed by the caller; `address` is the first one's, for the message."""
     cdef Py_ssize_t i
+    cdef int64_t word
     cdef uint16_t* words = <uint16_t*> malloc(max(len(values), 1) * sizeof(uint16_t))
     if words == NULL:
         raise MemoryError()
     try:
         for i in range(len(values)):
-            words[i] = word_from(values[i], address + i)
+            word = number_from(values[i]) if type(values[i]) is int else -1
+            words[i] = <uint16_t> word if 0 <= word <= 0xFFFF else word_from(values[i], address + i)
     except BaseException:
         free(words)
         raise
@@ -222,48 +230,70 @@ cdef uint32_t checked_address(object address) except? 0xFFFFFFFF:
     return address.__index__()
 
 
+cdef int64_t number_from(object number) except -2:
+    """An address or a count, 0..ADDRESSES; -1 where it is none. A number of a user's own kind runs Python code."""
+    cdef int overflow = 0
+    cdef int64_t value
+    if type(number) is not int:
+        if not 0 <= number <= ADDRESSES:
+            return -1
+        # It may say one thing and be another.
+        number = number.__index__()
+    value = PyLong_AsLongAndOverflow(number, &overflow)
+    return value if 0 <= value <= ADDRESSES else -1
+
+
+cdef list list_of(const uint16_t* words, Py_ssize_t count):
+    cdef list values = PyList_New(count)
+    cdef Py_ssize_t i
+    for i in range(count):
+        value = <object> words[i]
+        # The list takes the reference.
+        Py_INCREF(value)
+        PyList_SetItem(values, i, value)
+    return values
+
+
 cdef list read_words(image_t* image, object address, object count, bint by_index):
     """A list of `count` words from `address` (or from the index `address`), atomically; None where they are not all there."""
+    # All Python code runs here, none with the image locked.
+    cdef int64_t first = number_from(address)
+    cdef int64_t quantity = number_from(count)
     cdef int64_t index = -1
-    cdef Py_ssize_t i, quantity
-    cdef uint32_t first
-    cdef uint16_t* copy
-    if not 0 <= address < ADDRESSES or not 0 <= count <= ADDRESSES:
+    cdef uint16_t[FEW] few
+    cdef uint16_t* copy = few
+    if not 0 <= first < ADDRESSES or quantity < 0:
         return None
-    # Numbers of a user's own kind run Python code: all of it here, none with the image locked.
-    first = address.__index__()
-    quantity = count.__index__()
     if quantity == 0:
         return []
-    # ... and they may say one thing and be another.
-    if not 0 < quantity <= ADDRESSES:
-        return None
-    copy = <uint16_t*> touched(quantity * sizeof(uint16_t))
+    if quantity > FEW:
+        copy = <uint16_t*> touched(<uint32_t> quantity * sizeof(uint16_t))
     try:
         lock_image()
-        index = place_of(image, first, quantity, by_index)
+        index = place_of(image, <uint32_t> first, quantity, by_index)
         if index >= 0:
             memcpy(copy, image.words + index, quantity * sizeof(uint16_t))
         unlock_image()
-        return [copy[i] for i in range(quantity)] if index >= 0 else None
+        return list_of(copy, quantity) if index >= 0 else None
     finally:
-        free(copy)
+        if copy != few:
+            free(copy)
 
 
 cdef bint write_words(image_t* image, object address, list values, bint by_index) except -1:
     """Write `values` from `address` (or from the index `address`), all or nothing; False where the addresses are not all there."""
     cdef int64_t index
     cdef Py_ssize_t quantity = len(values)
-    cdef uint32_t first
+    cdef int64_t first
     cdef uint16_t* words
     if not values:
         return True
-    if not 0 <= address < ADDRESSES or quantity > ADDRESSES:
+    first = number_from(address)
+    if not 0 <= first < ADDRESSES or quantity > ADDRESSES:
         return False
-    first = address.__index__()
     words = words_from(values, first)
     lock_image()
-    index = place_of(image, first, quantity, by_index)
+    index = place_of(image, <uint32_t> first, quantity, by_index)
     if index >= 0:
         memcpy(image.words + index, words, quantity * sizeof(uint16_t))
     unlock_image()
@@ -394,6 +424,7 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
             self.initial = PyBytes_FromStringAndSize(<char*> self.image.words, self.image.count * sizeof(uint16_t))
 
     @classmethod
+    @cython.binding(True)  # Cython has no other class methods
     def create(cls):
         """Return a block of 65536 zeros from address 0."""
         return zero_block(65536) if cls is ModbusSequentialDataBlock else cls(0, [0] * 65536)
@@ -441,7 +472,11 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
 
     def validate(self, address, count=1):
         """Return whether the ``count`` addresses from ``address`` exist; none at all do where ``address`` is in the block."""
-        return self.image.base <= address and address + count <= self.image.base + self.image.count
+        cdef int64_t first, quantity
+        if type(address) is not int or type(count) is not int:
+            return self.image.base <= address and address + count <= self.image.base + self.image.count
+        first, quantity = number_from(address), number_from(count)
+        return quantity >= 0 and self.image.base <= first and first + quantity <= <int64_t> self.image.base + self.image.count
 
     def getValues(self, address, count=1):
         """Return a list of the ``count`` values from ``address``, read at once.
@@ -561,6 +596,7 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
         fill_sparse(self, self.initial)
 
     @classmethod
+    @cython.binding(True)  # Cython has no other class methods
     def create(cls, values=None):
         """Return a block of ``values``."""
         return cls(values)
@@ -599,14 +635,13 @@ cdef class ModbusSparseDataBlock(BaseModbusDataBlock):
 
     def validate(self, address, count=1):
         """Return whether the ``count`` addresses from ``address`` all exist; at least one must be asked for."""
+        cdef int64_t first = number_from(address)
+        cdef int64_t quantity = number_from(count)
         cdef int64_t index
-        cdef uint32_t first, quantity
-        if not 0 <= address < ADDRESSES or not 1 <= count <= ADDRESSES:
+        if not 0 <= first < ADDRESSES or quantity < 1:
             return False
-        first = address.__index__()
-        quantity = count.__index__()
         lock_image()
-        index = locate(&self.image, first, quantity)
+        index = locate(&self.image, <uint32_t> first, <uint32_t> quantity)
         unlock_image()
         return index >= 0
 
