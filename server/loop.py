@@ -17,6 +17,7 @@ from mbcore.engine.serial import SerialLoop
 from . import rs485
 from .port import SettingError
 from .thread import LoopThread
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class LoopCarrier:
         self._factory = factory
         self._loop: SerialLoop | None = None
         self._closed: Deferred[None] | None = None
-        self._timer: Any = None
+        self._waiting = Waiting(factory)
         # That the real-time schedule is refused was said.
         self._told = False
         factory.turning = self.turning
@@ -139,17 +140,10 @@ class LoopCarrier:
         if loop.over:
             self._end(os.strerror(loop.errno))
             return
-        session = self._factory.session
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if session.waiting:
-            deadline: Any = session.deadline()
-            self._timer = self._factory.reactor.callLater(max(deadline - self._factory.seconds(), 0), self._give_up, loop)
+        self._waiting.watch(self._factory.session, self._give_up, loop)
 
     def _give_up(self, loop: SerialLoop) -> None:
         """A user's code has not answered in time."""
-        self._timer = None
         if not self._thread.elsewhere():
             self._call(loop.give_up)
             self._attend()
@@ -173,9 +167,7 @@ class LoopCarrier:
         loop.close()
         factory.session.wake = None
         factory.session.reset()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._waiting.forget()
         with suppress(OSError, SettingError):  # of a device that has gone
             if factory.settings.port["xonxoff"] or factory.settings.port["rtscts"]:
                 # The kernel would wait for bytes that flow control holds up, half a minute.

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from .report import Rarely
 from .thread import LoopThread
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -45,8 +46,7 @@ class LoopServer:
     def __init__(self, factory: Any, port: Any) -> None:
         self._factory = factory
         self._port = port
-        # Sessions whose answer a user's code owes, each with the timer that gives it up.
-        self._timers: dict[Session, Any] = {}
+        self._waiting = Waiting(factory)
         self._rarely = Rarely()
         # What was told of the loop's counters and its context's.
         self._told: dict[str, int] = {"lost": factory.store.lost}
@@ -162,14 +162,7 @@ class LoopServer:
         return session
 
     def _watch(self, session: Session) -> None:
-        """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
-        timer = self._timers.pop(session, None)
-        if timer is not None:
-            timer.cancel()
-        if session.waiting:
-            deadline: Any = session.deadline()
-            delay = max(deadline - self._factory.seconds(), 0)
-            self._timers[session] = self._factory.reactor.callLater(delay, self._give_up, session)
+        self._waiting.watch(session, self._give_up, session)
 
     def _resume(self, session: Session) -> None:
         """A user's code has answered at last."""
@@ -180,7 +173,6 @@ class LoopServer:
 
     def _give_up(self, session: Session) -> None:
         """It has not."""
-        del self._timers[session]
         try:
             self.loop.give_up(session)
         finally:

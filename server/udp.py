@@ -10,6 +10,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from .factory import ModbusServerBase, remember
 from .report import Rarely
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from mbcore.session import Session
@@ -31,8 +32,7 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         #: The session of the next datagram.
         self.session = self.buildSession()
         self._undelivered = Rarely()
-        # Sessions that wait for a user's answer, each with the timer that gives it up.
-        self._waiting: dict[Session, Any] = {}
+        self._waiting = Waiting(self)
 
     def startProtocol(self) -> None:
         """The port is open."""
@@ -40,11 +40,9 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The port is closed."""
-        for session, timer in self._waiting.items():
-            timer.cancel()
+        for session in self._waiting.forget():
             session.wake = None
             session.reset()
-        self._waiting.clear()
         self.run_trace_connect(False)
 
     def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -54,14 +52,13 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
         if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):
             data = self._observe(False, data, addr)
         session = self.session
-        now = self.seconds()
-        reply = session.datagram(data, now)
+        reply = session.datagram(data, self.seconds())
         if reply:
             self._send(reply, addr)
         elif session.waiting:
-            self._wait(session, addr, now)
+            self._wait(session, addr)
 
-    def _wait(self, session: Session, addr: tuple[str, int], now: float) -> None:
+    def _wait(self, session: Session, addr: tuple[str, int]) -> None:
         """Keep the session until a user's code has answered; a new one takes the next datagrams."""
         if len(self._waiting) >= MAX_WAITING:
             session.reset()
@@ -69,38 +66,26 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
             return
         self.session = self.buildSession()
         session.wake = partial(self._resume, session, addr)
-        self._watch(session, addr, now)
-
-    def _watch(self, session: Session, addr: tuple[str, int], now: float) -> None:
-        """Have the answer given up in time that a session waits for; or no more, where it waits for none."""
-        timer = self._waiting.pop(session, None)
-        if timer is not None:
-            timer.cancel()
-        deadline = session.deadline()
-        if session.waiting and deadline is not None:  # else it was interrupted, and nobody answers
-            self._waiting[session] = self.reactor.callLater(max(deadline - now, 0), self._give_up, session, addr)
+        self._waiting.watch(session, self._give_up, session, addr)
 
     def _resume(self, session: Session, addr: tuple[str, int]) -> None:
         """A user's code has answered at last."""
-        now = self.seconds()
         try:
-            reply = session.resume(now)
+            reply = session.resume(self.seconds())
             if reply:
                 self._send(reply, addr)
         finally:
-            self._watch(session, addr, now)
+            self._waiting.watch(session, self._give_up, session, addr)
 
     def _give_up(self, session: Session, addr: tuple[str, int]) -> None:
         """It has not."""
-        del self._waiting[session]
-        now = self.seconds()
         try:
             reply = session.expire(cast(float, session.deadline()))
             if reply:
                 self._send(reply, addr)
         finally:
             # Of a broadcast another unit may be asked now.
-            self._watch(session, addr, now)
+            self._waiting.watch(session, self._give_up, session, addr)
 
     def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
         if self.trace_packet is not None or _log.isEnabledFor(logging.DEBUG):

@@ -43,7 +43,7 @@ cdef class ModbusSlaveContext:
     cdef dict own_functions
     cdef bytes own_server_id
     cdef object __weakref__
-    cdef void note_methods(self)
+    cdef int note_methods(self) except -1
     cdef object block_of(self, object fx)
 
 

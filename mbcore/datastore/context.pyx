@@ -155,13 +155,14 @@ cdef class ModbusSlaveContext:
         self._attach(fx, ModbusSequentialDataBlock.create() if datablock is None else datablock)
         self.own_functions[fc] = fx
 
-    cdef void note_methods(self):
+    cdef int note_methods(self) except -1:
         """A script may have given the instance methods of its own."""
         if not self.foreign and answers_itself(self):
             self.foreign = True
             lock_image()
             memset(self.unit.tables, 0, sizeof(self.unit.tables))
             unlock_image()
+        return 0
 
     cdef object block_of(self, object fx):
         """The block that function code `fx` acts on."""
@@ -231,7 +232,7 @@ cdef class ModbusSlaveContext:
         self.fifo_blocks = blocks
 
 
-cdef bint answers_itself(object context):
+cdef bint answers_itself(object context) except -1:
     """Whether a method that a request is answered by is the user's own: of the class, or of the instance."""
     cls, own = type(context), getattr(context, "__dict__", ())
     for name in ("validate", "getValues", "setValues", "decode"):
