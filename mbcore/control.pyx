@@ -4,6 +4,7 @@ Sources: Application Protocol V1.1b3, 6.7-6.10, 6.13, 6.21; Serial Line V1.02, a
 servers in one process do not share counters or listen-only mode.
 """
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memset
 
@@ -267,6 +268,7 @@ def counter_property(index):
     return property(get, set_)
 
 
+@cython.embedsignature(False)  # a class of Python's has them anyway
 class ModbusCountersHandler:
     """The counters of one server, live, each 16 bits and wrapping (SL appendix A).
 

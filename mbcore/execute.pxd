@@ -14,7 +14,7 @@ cdef class Dialogue:
     # of a broadcast: whose answer it is
     cdef int unit_id
     cdef object context
-    # the context where all that may be a user's own are its blocks: it need not be asked for one
+    # the context where it is of our own class: its blocks are asked, and not the context for them
     cdef ModbusSlaveContext plain
     cdef list known
     cdef object error

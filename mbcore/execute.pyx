@@ -7,6 +7,7 @@ request that is refused has changed nothing.
 Source: Modbus Application Protocol V1.1b3, the state diagram of each function in clause 6.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
 
@@ -304,6 +305,7 @@ cdef int execute(unit_t* unit, control_t* control, const request_t* request, res
 
 # ---- where the table is Python's ------------------------------------------------------------------------------------------------------
 
+@cython.embedsignature(False)  # a class of Python's has them anyway
 class Later(BaseException):
     """A user's code answers later: :attr:`deferred` will have it. Nobody but the session catches this."""
 
@@ -364,7 +366,7 @@ cdef Dialogue dialogue_with(object context, int unit_id=0):
     cdef Dialogue dialogue = Dialogue.__new__(Dialogue)
     dialogue.unit_id = unit_id
     dialogue.context = context
-    if isinstance(context, ModbusSlaveContext) and not (<ModbusSlaveContext> context).foreign:
+    if type(context) is ModbusSlaveContext:
         dialogue.plain = context
     dialogue.known = []
     return dialogue

@@ -40,8 +40,11 @@ class ModbusUdpProtocol(ModbusServerBase, DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The port is closed."""
-        for session in self._waiting.forget():
+        waiting = self._waiting.forget()
+        for session in waiting:
+            # Before: a user's canceller may answer others.
             session.wake = None
+        for session in waiting:
             session.reset()
         self.run_trace_connect(False)
 

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from mbcore.session import Session
 
 
+def cancel(timer: Any) -> None:
+    """Have a timer, where there is one, call no more; it may be what calls at present."""
+    if timer is not None and timer.active():
+        timer.cancel()
+
+
 class Waiting:
     """The sessions of a server that wait, each with the timer that gives it up.
 
@@ -25,7 +31,7 @@ class Waiting:
 
     def watch(self, session: Session, give_up: Callable[..., None], *args: object) -> None:
         """Have ``give_up(*args)`` called when a session has waited long enough; or no more, where it waits for nothing."""
-        self._cancel(self._timers.pop(session, None))
+        cancel(self._timers.pop(session, None))
         deadline = session.deadline() if session.waiting else None
         if deadline is not None:  # else it was interrupted, and nobody answers
             delay = max(deadline - self._server.seconds(), 0)
@@ -35,10 +41,5 @@ class Waiting:
         """Have none given up any more; returns those that wait."""
         timers, self._timers = self._timers, {}
         for timer in timers.values():
-            self._cancel(timer)
+            cancel(timer)
         return list(timers)
-
-    def _cancel(self, timer: Any) -> None:
-        # It may be what calls.
-        if timer is not None and timer.active():
-            timer.cancel()

@@ -1,5 +1,6 @@
 """Blocks and contexts that answer with a Deferred: the session waits, keeps the order, and goes on."""
 
+from types import SimpleNamespace
 
 import pytest
 from adu import FRAME_GAP, LINES, block, image, master, one_unit, pdu, refused, units, words, wrap_rtu, wrap_socket
@@ -15,6 +16,7 @@ from mbcore.errors import ConfigurationError, RequestError
 from mbcore.execute import execute_request
 from mbcore.server import ModbusServerFactory, ModbusUdpProtocol
 from mbcore.server.serial import ModbusSerialFactory
+from mbcore.server.waiting import Waiting
 from mbcore.session import Session
 
 READ = pdu("03 0000 0002")
@@ -535,6 +537,38 @@ def test_a_port_that_is_closed_gives_its_answers_up(asked):
     protocol.stopProtocol()
     assert asked.calls[0][-1].called
     assert protocol.reactor.getDelayedCalls() == []
+
+
+def test_a_port_that_is_closed_waits_for_no_answer_that_another_ones_canceller_gives():
+    class AllAtOnce(Asked):
+        def _asked(self, name, *args):
+            answer = Deferred(lambda _: [call[-1].callback(True) for call in self.calls if not call[-1].called])
+            self.calls.append((name, *args, answer))
+            return answer
+
+    asked = AllAtOnce(("validate", "getValues"))
+    protocol = udp_port(asked)
+    protocol.datagramReceived(wrap_socket(READ, 1, 1), PEER)
+    protocol.datagramReceived(wrap_socket(READ, 1, 2), OTHER)
+    protocol.stopProtocol()
+    assert [call[0] for call in asked.calls] == ["validate", "validate"], "nobody goes on with the second one"
+    assert protocol.reactor.getDelayedCalls() == []
+    protocol.reactor.advance(10)
+    assert protocol.transport.written == []
+
+
+def test_an_answer_that_has_come_is_not_given_up(session, asked):
+    reactor = Reactor()
+    server = SimpleNamespace(reactor=reactor, seconds=reactor.seconds)
+    waiting = Waiting(server)
+    session.receive(wrap_socket(READ), 1.0)
+    waiting.watch(session, pytest.fail)
+    assert len(reactor.getDelayedCalls()) == len(waiting) == 1
+    asked.answer([5, 6])
+    assert session.waiting, "until it goes on"
+    waiting.watch(session, pytest.fail)
+    assert len(reactor.getDelayedCalls()) == len(waiting) == 0
+    assert waiting.forget() == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit(1), KeyboardInterrupt()])

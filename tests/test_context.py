@@ -1,11 +1,12 @@
 """Slave and server contexts: the application's side, files, queues, observers, and contexts of a user's own."""
 
 import pytest
-from adu import block, image, master, one_unit, pdu, refused, resident, run_python, serial_line, units, words
+from adu import block, image, master, one_unit, pdu, refused, resident, run_python, serial_line, units, words, wrap_socket
 from carried import addressed
 
-from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from mbcore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext, ModbusSocketFramer
 from mbcore.errors import ConfigurationError, ModbusError, NoSuchSlaveException, ParameterException, RequestError
+from mbcore.session import Session
 
 # Slave contexts
 
@@ -406,6 +407,15 @@ def test_a_subclass_that_answers_itself_keeps_its_files_queues_and_server_id():
     assert it.ask(b"\x11") == pdu("11 03") + b"abc"
 
 
+class Open(ModbusSlaveContext):
+    """A class of Python's own, whose instances have attributes."""
+
+
+class OwnBlock(ModbusSequentialDataBlock):
+    def getValues(self, address, count=1):
+        return super().getValues(address, count)
+
+
 def test_a_subclass_that_says_which_table_a_function_acts_on_is_asked():
     class Swapped(ModbusSlaveContext):
         def decode(self, fx):
@@ -419,20 +429,115 @@ def test_a_subclass_that_says_which_table_a_function_acts_on_is_asked():
     assert (slave.getValues(3, 0), slave.store["i"].values[0], slave.store["h"].values[0]) == ([9], 9, 1)
 
 
-@pytest.mark.parametrize(("name", "method", "answer"), [
+def fail(*args):
+    pytest.fail(f"called with {args}")
+
+
+@pytest.mark.parametrize("decode", [None, lambda self, fx: "mine" if fx == 0x41 else ModbusSlaveContext.decode(self, fx)])
+def test_a_subclass_that_leaves_the_tables_as_they_are_has_them_in_c(decode):
+    class Mine(ModbusSlaveContext):
+        pass
+
+    if decode:
+        Mine.decode = decode
+    it = master("socket", Mine(hr=block([1, 2]), zero_mode=True))
+    Mine.decode = Mine.validate = Mine.getValues = Mine.setValues = fail
+    assert it.ask(pdu("06 0000 0009")) == pdu("06 0000 0009")
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0009 0002")
+
+
+def test_one_table_may_be_another_one_and_the_rest_stays_in_c():
+    asked = []
+
+    class Mine(ModbusSlaveContext):
+        def decode(self, fx):
+            asked.append(fx)
+            return "h" if fx == 4 else super().decode(fx)
+
+    it = master("socket", Mine(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True))
+    asked.clear()
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0001 0002")
+    assert asked == []
+    assert it.ask(pdu("04 0000 0002")) == pdu("04 04 0001 0002")
+    assert set(asked) == {4}
+
+
+def test_a_decode_that_raises_is_a_device_failure_and_reported():
+    class Broken(ModbusSlaveContext):
+        def decode(self, fx):
+            if fx == 3:
+                raise ValueError("no")
+            return super().decode(fx)
+
+    reports = []
+    context = ModbusServerContext(Broken(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True))
+    session = Session(ModbusSocketFramer, context, report=lambda sentence, error: reports.append(str(error)))
+    assert session.receive(wrap_socket(pdu("03 0000 0002")), 1.0) == wrap_socket(refused(3, 4))
+    assert session.receive(wrap_socket(pdu("04 0000 0002")), 1.0) == wrap_socket(pdu("04 04 0003 0004"))
+    assert reports == ["no"]
+
+
+METHODS = pytest.mark.parametrize(("name", "method", "answer"), [
     ("getValues", lambda fx, address, count=1: [fx] * count, "03 04 0003 0003"),
     ("validate", lambda fx, address, count=1: False, "83 02"),
     ("decode", lambda fx: "i", "03 04 0003 0004"),
 ])
-def test_a_method_that_is_assigned_to_a_context_is_called(name, method, answer):
-    class Open(ModbusSlaveContext):
-        pass  # a class of Python's own has instance attributes
 
+
+@METHODS
+def test_a_method_that_is_assigned_to_a_context_is_called(name, method, answer):
     slave = Open(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True, files={1: [7]})
     setattr(slave, name, method)
     it = master("socket", slave)
     assert it.ask(pdu("03 0000 0002")) == pdu(answer)
     assert it.ask(pdu("14 07 06 0001 0000 0001")) == pdu("14 04 03 06 0007")
+
+
+@METHODS
+def test_a_method_that_is_assigned_to_a_context_at_work_is_called_for_python_blocks(name, method, answer):
+    slave = Open(hr=OwnBlock(0, [1, 2]), ir=block([3, 4]), zero_mode=True)
+    it = master("socket", slave)
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0001 0002")
+    setattr(slave, name, method)
+    assert it.ask(pdu("03 0000 0002")) == pdu(answer)
+
+
+def test_a_context_is_asked_again_when_it_is_put_again():
+    slave = Open(hr=block([1, 2]), zero_mode=True)
+    context = ModbusServerContext(slave)
+    it = master("socket", context)
+    slave.getValues = lambda fx, address, count=1: [7] * count
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0001 0002")
+    context[0] = slave
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0007 0007")
+    slave.store["h"] = block([3, 4])
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0007 0007")
+    del slave.getValues
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0003 0004")
+    context[0] = slave
+    slave.getValues = fail
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0003 0004")
+
+
+def test_what_an_instance_decodes_its_own_methods_go_by():
+    slave = Open(hr=block([1, 2]), ir=block([3, 4]), zero_mode=True)
+    slave.decode = lambda fx: "i"
+    assert slave.getValues(3, 0, 2) == [3, 4]
+
+
+def test_a_subclass_may_hand_on_what_it_has_not():
+    class Proxy(ModbusSlaveContext):
+        __slots__ = ("_inner",)
+
+        def __init__(self, inner):
+            super().__init__(hr=inner.store["h"], zero_mode=True)
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+    it = master("socket", Proxy(image(hr=block([1, 2]))))
+    assert it.ask(pdu("03 0000 0002")) == pdu("03 04 0001 0002")
 
 
 def test_a_key_of_the_users_own_holds_what_the_user_likes():

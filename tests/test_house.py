@@ -1,11 +1,16 @@
 """The house keeps its floors: who imports whom is read from the sources and held against the table in docs/architecture.md."""
 
 import ast
+import importlib
+import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mbcore import ModbusSlaveContext
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "architecture.md"
@@ -174,3 +179,16 @@ def test_constants_are_equal_for_python_and_for_cython():
                                                                 re.MULTILINE)}
     assert python
     assert cython == python
+
+
+def test_compiled_methods_know_their_signatures_and_no_docstring_shows_how():
+    assert str(inspect.signature(ModbusSlaveContext.getValues)) == "(self, /, fx, address, count=1)"
+    assert inspect.ismethoddescriptor(ModbusSlaveContext.getValues)
+    compiled = [module_of(path) for path in sources() if path.suffix == ".pyx"]
+    assert "mbcore.execute" in compiled
+    for name in compiled:
+        if not name.startswith("mbcore.engine") or sys.platform == "linux":
+            module = importlib.import_module(name)
+            of_classes = [member for each in vars(module).values() if inspect.isclass(each) for member in vars(each).values()]
+            for each in [*vars(module).values(), *of_classes]:
+                assert "--\n" not in (getattr(each, "__doc__", None) or ""), (name, each)

@@ -43,6 +43,7 @@ def test_a_scalar_makes_a_block_of_one(value):
     (0, 0xFFFF, False),
     (65535, 1, False), (1 << 33, 1, False), (10, 1 << 33, False), (-1, 1, False), (-(1 << 40), 1 << 41, False),
     (1 << 80, 1, False), (10, 1 << 80, False), (11, 0, True), (11, -1, False), (Number(11), 2, True), (11, Number(3), False),
+    (11, Number(-1), False),
 ])
 def test_validate_of_a_sequential_block(address, count, valid):
     assert ModbusSequentialDataBlock(10, [1, 2, 3]).validate(address, count) is valid
@@ -51,6 +52,13 @@ def test_validate_of_a_sequential_block(address, count, valid):
 def test_validate_asks_for_one_address_by_default():
     assert ModbusSequentialDataBlock(10, [1]).validate(10)
     assert not ModbusSequentialDataBlock(10, [1]).validate(11)
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 200, 65536])
+def test_as_many_values_are_read_as_are_asked_for(count):
+    values = [n * 40503 & 0xFFFF for n in range(65536)]
+    for made in (ModbusSequentialDataBlock(1, values), ModbusSparseDataBlock(dict(enumerate(values, 1)))):
+        assert made.getValues(1, count) == values[:count]
 
 
 @pytest.mark.parametrize("values", [[8, 9], (8, 9), iter((8, 9)), range(8, 10)])

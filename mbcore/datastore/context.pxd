@@ -34,8 +34,8 @@ cdef image_t* numbered(const numbered_t* entries, uint32_t count, uint16_t numbe
 
 cdef class ModbusSlaveContext:
     cdef unit_t unit
-    # it answers by methods of the user's own, or these say which table a function acts on: no table in C
-    cdef bint foreign
+    # of each table: methods of the user's own answer for it, or say that its functions act on another one; it is not in C
+    cdef bint[4] foreign
     # {"d" "c" "i" "h" or a user's own key: block}
     cdef dict blocks
     cdef dict file_blocks
@@ -44,6 +44,7 @@ cdef class ModbusSlaveContext:
     cdef bytes own_server_id
     cdef object __weakref__
     cdef int note_methods(self) except -1
+    cdef void point(self, int table, image_t* image) noexcept
     cdef object block_of(self, object fx)
 
 

@@ -63,7 +63,9 @@ cdef class ModbusSlaveContext:
         self.file_blocks = {}
         self.fifo_blocks = {}
         self.own_functions = {}
-        self.foreign = answers_itself(self)
+        cdef int table
+        for table in range(4):
+            self.foreign[table] = bool(own_methods(type(self), ()))
 
     def __init__(self, *, di=None, co=None, ir=None, hr=None, zero_mode=False, files=None, fifos=None):
         self.zero_mode = zero_mode
@@ -156,17 +158,31 @@ cdef class ModbusSlaveContext:
         self.own_functions[fc] = fx
 
     cdef int note_methods(self) except -1:
-        """A script may have given the instance methods of its own."""
-        if not self.foreign and answers_itself(self):
-            self.foreign = True
-            lock_image()
-            memset(self.unit.tables, 0, sizeof(self.unit.tables))
-            unlock_image()
+        """Find which tables are the user's methods' to answer for: those of the class, and of the instance by now."""
+        cdef int table
+        cdef image_t* image
+        try:
+            own = own_methods(type(self), object.__getattribute__(self, "__dict__"))
+        except AttributeError:
+            own = own_methods(type(self), ())
+        for key, table in TABLE_OF_KEY.items():
+            self.foreign[table] = bool(own - {"decode"}) or "decode" in own and not decodes_as_usual(self, key)
+            block = self.blocks.get(key)
+            image = image_of(block)
+            # Else another thread has put one there meanwhile, as it belongs there.
+            if self.blocks.get(key) is block:
+                self.point(table, image)
         return 0
+
+    cdef void point(self, int table, image_t* image) noexcept:
+        """Have a table answered from `image`, where Python need not."""
+        lock_image()
+        self.unit.tables[table] = NULL if self.foreign[table] else image
+        unlock_image()
 
     cdef object block_of(self, object fx):
         """The block that function code `fx` acts on."""
-        key = None if self.foreign else KEY_OF_FUNCTION.get(fx)
+        key = KEY_OF_FUNCTION.get(fx) if type(self) is ModbusSlaveContext else None
         return self.blocks[self.decode(fx) if key is None else key]
 
     def validate(self, fx, address, count=1):
@@ -205,19 +221,16 @@ cdef class ModbusSlaveContext:
         return self.fifo_blocks
 
     def _attach(self, key, block):
-        cdef image_t* image = NULL
+        cdef image_t* image
         for name in ("validate", "getValues", "setValues", "reset"):
             if key in TABLE_OF_KEY and not callable(getattr(block, name, None)):
                 raise ConfigurationError(
                     f"{block!r} is no data block for {key!r}: it has no method {name}(); use ModbusSequentialDataBlock(address, values)"
                 )
-        if not self.foreign and isinstance(block, BaseModbusDataBlock) and not (<BaseModbusDataBlock> block).overrides():
-            image = &(<BaseModbusDataBlock> block).image
+        image = image_of(block)
         held = self.blocks.get(key)
         if key in TABLE_OF_KEY:
-            lock_image()
-            self.unit.tables[<int> TABLE_OF_KEY[key]] = image
-            unlock_image()
+            self.point(TABLE_OF_KEY[key], image)
         self.blocks[key] = block
         # The old block goes only now that no one can reach its image any more.
         del held
@@ -232,13 +245,27 @@ cdef class ModbusSlaveContext:
         self.fifo_blocks = blocks
 
 
-cdef bint answers_itself(object context) except -1:
-    """Whether a method that a request is answered by is the user's own: of the class, or of the instance."""
-    cls, own = type(context), getattr(context, "__dict__", ())
-    for name in ("validate", "getValues", "setValues", "decode"):
-        if name in own or getattr(cls, name) is not getattr(ModbusSlaveContext, name):
-            return True
-    return False
+cdef image_t* image_of(object block) except? NULL:
+    """The image of a block that C may read and write; NULL where Python answers."""
+    if isinstance(block, BaseModbusDataBlock) and not (<BaseModbusDataBlock> block).overrides():
+        return &(<BaseModbusDataBlock> block).image
+    return NULL
+
+
+cdef set own_methods(object cls, object instance):
+    """The methods that a request is answered by which are the user's own: of the class, or in the dict of the instance."""
+    return {
+        name for name in ("validate", "getValues", "setValues", "decode")
+        if name in instance or getattr(cls, name) is not getattr(ModbusSlaveContext, name)
+    }
+
+
+cdef bint decodes_as_usual(ModbusSlaveContext context, str key) except -1:
+    """Whether the user's `decode` leaves the functions of the table `key` to it; one that raises is asked again by each request."""
+    try:
+        return all([context.decode(function_code) == usual for function_code, usual in KEY_OF_FUNCTION.items() if usual == key])
+    except Exception:
+        return False
 
 
 cdef object checked_number(object number, int low, str what):

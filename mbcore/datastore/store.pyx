@@ -474,7 +474,7 @@ cdef class ModbusSequentialDataBlock(BaseModbusDataBlock):
         """Return whether the ``count`` addresses from ``address`` exist; none at all do where ``address`` is in the block."""
         cdef int64_t first, quantity
         if type(address) is not int or type(count) is not int:
-            return self.image.base <= address and address + count <= self.image.base + self.image.count
+            return 0 <= count and self.image.base <= address and address + count <= self.image.base + self.image.count
         first, quantity = number_from(address), number_from(count)
         return quantity >= 0 and self.image.base <= first and first + quantity <= <int64_t> self.image.base + self.image.count
 
