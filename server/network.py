@@ -28,8 +28,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Seconds that requests which come one upon another are answered before the reactor has its turn, where nothing else needs it.
+TURN = 0.001
 # More connections than a process may have.
 MOST = 1 << 20
+
+
+def poller_of(reactor: Any) -> int:
+    """The descriptor by which a reactor waits for all others; -1 where it has none."""
+    poller: Any = getattr(reactor, "_poller", None)
+    return poller.fileno() if hasattr(poller, "fileno") else -1
 
 
 @implementer(IReadDescriptor)
@@ -51,6 +59,9 @@ class LoopServer:
         # What was told of the loop's counters and its context's.
         self._told: dict[str, int] = {"lost": factory.store.lost}
         self._news = 0
+        # By what the reactor waits, and when the loop was attended to the last time.
+        self._poller = poller_of(factory.reactor)
+        self._attended = float("-inf")
         # Twisted asks for it each time.
         self._prefix = f"{type(self).__name__} on {port.getHost()}"
         # Who has a rule of his own for the hosts that are let in has loaded its module.
@@ -87,9 +98,19 @@ class LoopServer:
         # Of the loop first: each request of a user's block comes here.
         if self.loop.elsewhere and self._thread.elsewhere():
             return
-        self._attend()
+        begun = self._factory.seconds()
+        soon = self._poller >= 0 and begun - self._attended < TURN
+        while self._attend():
+            self._attended = self._factory.seconds()
+            if not soon or not self._lingers(begun + TURN - self._attended):
+                break
         if self._news != self.loop.news:
             self._tell()
+
+    def _lingers(self, left: float) -> bool:
+        """Wait for what the loop wants next, as long as nothing else needs the reactor: its own turn takes longer than an answer."""
+        delay = self._factory.reactor.timeout()
+        return self.loop.linger(self._poller, left if delay is None else min(delay, left))  # type: ignore[no-any-return]
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""

@@ -19,7 +19,11 @@ from test_custom_functions import SumRequest
 from test_engine_serial import Told, raising, until
 from test_engine_tcp import Client, Stubborn, fill
 from test_engine_udp import Client as UdpClient
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from twisted.internet.udp import Port as DatagramPort
 from twisted.python.failure import Failure
@@ -34,6 +38,7 @@ from mbcore.server import (
     StartTcpServer,
     StartUdpServer,
     factory,
+    network,
     thread,
 )
 from mbcore.server.start import SEND_BUFFER
@@ -274,6 +279,101 @@ def test_what_ends_the_program_ends_a_connection_and_not_the_server(serve, react
     assert client.is_closed()
     assert "a user's code was interrupted; a connection that waited for it is closed" in caplog.text
     served.ask(other, COILS, COILS_ANSWER)
+
+
+class Brisk:
+    """A server with a block of a user's own whose reactor has a poller, as Twisted's epoll reactor; and what else that waits for."""
+
+    def __init__(self, serve, reactor, monkeypatch):
+        monkeypatch.setattr("mbcore.server.network.TURN", PATIENCE)
+        reactor._poller, reactor.delay = select.epoll(), 0
+        reactor.timeout = lambda: reactor.delay
+        self.answered = Told(lambda count: [5] * count)
+        served = serve(self.answered)
+        self.client, self.clock = served.connect(), Clock()
+        [self.reader] = reactor.readers
+        served.handle.factory.seconds = self.clock.seconds
+        self.reader.doRead()
+        self.other, self.end = os.pipe()
+        for watched in (self.reader.fileno(), self.other):
+            reactor._poller.register(watched, select.EPOLLIN)
+        # A request out of the blue is not waited behind.
+        self.clock.advance(PATIENCE)
+        reactor.delay = None
+        self.turn()
+        assert self.client.hear(11) == wrap_socket(ANSWER)
+
+    def turn(self):
+        self.client.say(wrap_socket(READ))
+        assert select.select([self.reader], [], [], PATIENCE)[0]
+        self.reader.doRead()
+
+    def close(self, reactor):
+        reactor._poller.close()
+        os.close(self.other)
+        os.close(self.end)
+
+
+@pytest.fixture
+def brisk(serve, reactor, monkeypatch):
+    made = Brisk(serve, reactor, monkeypatch)
+    yield made
+    made.close(reactor)
+
+
+def test_requests_that_come_one_upon_another_are_answered_in_one_turn(brisk):
+    assert len(brisk.answered.threads) == 1
+
+    def ask_on():
+        for _ in range(3):
+            assert brisk.client.hear(11) == wrap_socket(ANSWER)
+            brisk.client.say(wrap_socket(READ))
+        assert brisk.client.hear(11) == wrap_socket(ANSWER)
+        os.write(brisk.end, b"x")
+
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    brisk.turn()
+    asking.join()
+    assert len(brisk.answered.threads) == 5
+
+
+def test_what_else_wants_the_reactor_ends_its_turn(brisk, reactor):
+    os.write(brisk.end, b"x")
+    brisk.turn()
+    assert brisk.client.hear(11) == wrap_socket(ANSWER)
+    os.read(brisk.other, 1)
+    reactor.delay = 0
+    brisk.turn()
+    assert brisk.client.hear(11) == wrap_socket(ANSWER)
+    reactor.delay = 0.01
+    brisk.turn()
+    assert len(brisk.answered.threads) == 4
+
+
+def test_a_loop_that_is_stopped_is_not_waited_for(brisk, reactor):
+    loop = brisk.reader.loop
+    assert not loop.linger(brisk.other, 0.001)
+    os.write(brisk.end, b"x")
+    assert not loop.linger(brisk.other, PATIENCE), "it wants nothing"
+    brisk.client.say(wrap_socket(READ))
+    assert loop.linger(brisk.reader.fileno(), PATIENCE)
+    assert not loop.linger(brisk.reader.fileno(), 0)
+    assert not loop.linger(brisk.reader.fileno(), -1)
+    loop.stop()
+    assert not loop.linger(brisk.reader.fileno(), PATIENCE)
+
+
+def test_an_interruption_ends_the_turn(brisk):
+    brisk.answered.outcome = raising(KeyboardInterrupt())
+    brisk.turn()
+    assert brisk.client.is_closed()
+
+
+def test_a_reactor_that_has_no_poller_has_its_turn():
+    epoll = EPollReactor()
+    assert network.poller_of(epoll) == epoll._poller.fileno() >= 0
+    assert network.poller_of(PollReactor()) == network.poller_of(SelectReactor()) == network.poller_of(Reactor()) == -1
 
 
 def test_a_connection_that_makes_room_is_told_of(serve, reactor, caplog):

@@ -11,11 +11,13 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from posix.time cimport timespec
 from posix.unistd cimport close
 
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
+from mbcore.engine.polling cimport POLLIN, pollfd, ppoll, time_of
 from mbcore.engine.schedule cimport give_long_slices, take_short_slices
 from mbcore.hosts cimport asks_about_all
 from mbcore.session cimport FED, PYTHON, WAIT, Session
@@ -303,6 +305,22 @@ cdef class NetworkLoop(Loop):
             self.call()
         changed, self.changed = self.changed, []
         return changed
+
+    def linger(self, int descriptor, double most):
+        """Wait until ``descriptor``, by which the reactor waits, is ready; whether :meth:`attend` wants to be called again.
+
+        :param most: seconds that nothing else needs the reactor
+        """
+        cdef pollfd polled
+        cdef timespec timeout
+        cdef int ready
+        if self.left or most <= 0 or look(&self.stopping) or look(&self.ended):
+            return False
+        timeout = time_of(most)
+        polled.fd, polled.events, polled.revents = descriptor, POLLIN, 0
+        with nogil:
+            ready = ppoll(&polled, 1, &timeout, NULL)
+        return ready > 0 and unheard(&self.to_python)
 
     def resume(self, Session session not None):
         """A user's code has answered; whether the session waits for another answer."""

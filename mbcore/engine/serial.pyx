@@ -18,22 +18,11 @@ from mbcore.engine.direction cimport (
     DIRECTION_GPIO, DIRECTION_NONE, DIRECTION_RTS, DIRECTION_RTS_LOW, DirectionKind, direction_off, direction_on, transmitter_empty,
 )
 from mbcore.engine.loop cimport Loop
+from mbcore.engine.polling cimport POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, pollfd, ppoll, time_of
 from mbcore.engine.schedule cimport take_priority
 from mbcore.line cimport CHUNK, LineSession
 from mbcore.session cimport FED, OBSERVE, WAIT
 from mbcore.shared cimport look, show
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    const short POLLIN
-    const short POLLOUT
-    const short POLLERR
-    const short POLLHUP
-    const short POLLNVAL
-    int ppoll(pollfd* fds, unsigned long count, const timespec* timeout, const void* signals)
 
 cdef extern from "<termios.h>" nogil:
     const int TCOFLUSH
@@ -51,15 +40,6 @@ cdef enum:
 # seconds.
 cdef double STUCK = 1.0
 cdef double OVERDUE = 0.1
-
-
-cdef timespec time_of(double seconds) noexcept nogil:
-    cdef timespec time
-    if seconds < 0:
-        seconds = 0
-    time.tv_sec = <long> seconds
-    time.tv_nsec = <long> ((seconds - <double> time.tv_sec) * 1e9)
-    return time
 
 
 cdef void sleep_until(double then) noexcept nogil:

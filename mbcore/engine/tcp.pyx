@@ -25,21 +25,13 @@ from mbcore.engine.address cimport copy_host, getpeername, host_text, lets_in_pe
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
+from mbcore.engine.polling cimport POLLERR, POLLHUP, poll, pollfd
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
 from mbcore.shared cimport look, look_last, show, swap
 
 cdef extern from "<errno.h>" nogil:
     const int ENONET
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    const short POLLERR
-    const short POLLHUP
-    int poll(pollfd* fds, unsigned long count, int timeout)
 
 cdef extern from "<sys/epoll.h>" nogil:
     union epoll_data_t:

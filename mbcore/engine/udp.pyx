@@ -12,16 +12,9 @@ from mbcore.engine.address cimport host_text, lets_in_peer, peer_text, sockaddr,
 from mbcore.engine.bell cimport hush
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
+from mbcore.engine.polling cimport POLLIN, poll, pollfd
 from mbcore.session cimport FED, OBSERVE, Session
 from mbcore.shared cimport look
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    const short POLLIN
-    int poll(pollfd* fds, unsigned long count, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
     const int MSG_DONTWAIT
