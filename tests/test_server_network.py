@@ -289,10 +289,10 @@ class Brisk:
         reactor._poller, reactor.delay = select.epoll(), 0
         reactor.timeout = lambda: reactor.delay
         self.answered = Told(lambda count: [5] * count)
-        served = serve(self.answered)
-        self.client, self.clock = served.connect(), Clock()
+        self.served = serve(self.answered)
+        self.client, self.clock = self.served.connect(), Clock()
         [self.reader] = reactor.readers
-        served.handle.factory.seconds = self.clock.seconds
+        self.served.handle.factory.seconds = self.clock.seconds
         self.reader.doRead()
         self.other, self.end = os.pipe()
         for watched in (self.reader.fileno(), self.other):
@@ -362,6 +362,23 @@ def test_a_loop_that_is_stopped_is_not_waited_for(brisk, reactor):
     assert not loop.linger(brisk.reader.fileno(), -1)
     loop.stop()
     assert not loop.linger(brisk.reader.fileno(), PATIENCE)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_behind_what_has_come_together_or_asks_nothing_nobody_waits(brisk, together):
+    others = [brisk.served.connect() for _ in range(3)] if together else []
+    for client in others[:2]:
+        client.say(wrap_socket(READ))
+    for client in others[2:]:
+        # The loop has them in their order.
+        client.say(wrap_socket(COILS))
+        assert client.hear(10) == wrap_socket(COILS_ANSWER)
+    brisk.reader.doRead()
+    for client in others[:2]:
+        assert client.hear(11) == wrap_socket(ANSWER)
+    brisk.client.say(wrap_socket(READ))
+    assert select.select([brisk.reader], [], [], PATIENCE)[0]
+    assert not brisk.reader.loop.linger(brisk.reader.fileno(), PATIENCE)
 
 
 def test_an_interruption_ends_the_turn(brisk):
