@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -362,6 +363,19 @@ def test_a_loop_that_is_stopped_is_not_waited_for(brisk, reactor):
     assert not loop.linger(brisk.reader.fileno(), -1)
     loop.stop()
     assert not loop.linger(brisk.reader.fileno(), PATIENCE)
+
+
+def test_masters_that_take_turns_are_not_waited_for(brisk):
+    loop, one, other, waited = brisk.reader.loop, brisk.client, brisk.served.connect(), []
+    one.say(wrap_socket(READ))
+    for client, following in pairwise([one, other, other, one, one, one]):
+        assert select.select([brisk.reader], [], [], PATIENCE)[0]
+        loop.attend()
+        assert client.hear(11) == wrap_socket(ANSWER)
+        following.say(wrap_socket(READ))
+        assert select.select([brisk.reader], [], [], PATIENCE)[0]
+        waited.append(loop.linger(brisk.reader.fileno(), PATIENCE))
+    assert waited == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -91,8 +91,9 @@ cdef class NetworkLoop(Loop):
     cdef dict waiting
     # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
     cdef list changed
-    # the last call had one errand, no more and no less
-    cdef bint one_asked
+    # the peer of the last errand, and whether the last call had one errand alone, of the same peer as before
+    cdef uint32_t peer
+    cdef bint same_peer
     # the loop is to hear of what was handed back
     cdef bint owes_call
     # Of both threads: Python does one errand after the other, and what it has handed back wants to be taken without a call.

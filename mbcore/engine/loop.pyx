@@ -285,7 +285,7 @@ cdef class NetworkLoop(Loop):
             self.tell_all()
             # What is asked later rings again: the reactor has its turn in between.
             count = self.asked.count()
-            self.one_asked = count == 1
+            self.same_peer = False
             if count > 1:
                 # The loop takes back what is done, however long the next one takes.
                 show(&self.several, True)
@@ -294,6 +294,8 @@ cdef class NetworkLoop(Loop):
                 # In a fork, which a user's code has made, the rest is the parent's.
                 if self.left or not self.asked.get(&errand):
                     break  # or it has stopped the loop, which has done the rest
+                self.same_peer = count == 1 and errand.index == self.peer
+                self.peer = errand.index
                 self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions(SPARE)
@@ -310,15 +312,15 @@ cdef class NetworkLoop(Loop):
     def linger(self, int descriptor, double most):
         """Wait until ``descriptor``, by which the reactor waits, is ready; whether :meth:`attend` wants to be called again.
 
-        Not where the last call had several errands, or none but to tell observers: while the reactor has its turn more of them come
-        together, and that takes less.
+        Not where the last call had other errands than one of the same peer as before, or none but to tell observers: while the reactor
+        has its turn more of them come together, and that takes less.
 
         :param most: seconds that nothing else needs the reactor
         """
         cdef pollfd polled
         cdef timespec timeout
         cdef int ready
-        if not self.one_asked or self.left or most <= 0 or look(&self.stopping) or look(&self.ended):
+        if not self.same_peer or self.left or most <= 0 or look(&self.stopping) or look(&self.ended):
             return False
         timeout = time_of(most)
         polled.fd, polled.events, polled.revents = descriptor, POLLIN, 0
