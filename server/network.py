@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,10 @@ TURN = 0.001
 MOST = 1 << 20
 
 
-def poller_of(reactor: Any) -> int:
-    """The descriptor by which a reactor waits for all others; -1 where it has none."""
-    poller: Any = getattr(reactor, "_poller", None)
-    return poller.fileno() if hasattr(poller, "fileno") else -1
+def poller_of(reactor: Any) -> Any:
+    """The epoll object by which a reactor waits for all descriptors; None where it has another way."""
+    poller = getattr(reactor, "_poller", None)
+    return poller if isinstance(poller, select.epoll) and hasattr(reactor, "timeout") else None
 
 
 @implementer(IReadDescriptor)
@@ -99,18 +100,24 @@ class LoopServer:
         if self.loop.elsewhere and self._thread.elsewhere():
             return
         begun = self._factory.seconds()
-        soon = self._poller >= 0 and begun - self._attended < TURN
-        while self._attend():
-            self._attended = self._factory.seconds()
-            if not soon or not self._lingers(begun + TURN - self._attended):
-                break
+        soon = begun - self._attended < TURN
+        while self._attend() and soon and self._lingers(begun + TURN):
+            pass
         if self._news != self.loop.news:
             self._tell()
 
-    def _lingers(self, left: float) -> bool:
+    def _lingers(self, until: float) -> bool:
         """Wait for what the loop wants next, as long as nothing else needs the reactor: its own turn takes longer than an answer."""
-        delay = self._factory.reactor.timeout()
-        return self.loop.linger(self._poller, left if delay is None else min(delay, left))  # type: ignore[no-any-return]
+        if self._poller is None:
+            return False
+        try:
+            delay = self._factory.reactor.timeout()
+            left = until - self._attended
+            return self.loop.linger(self._poller.fileno(), left if delay is None else min(delay, left))  # type: ignore[no-any-return]
+        except BaseException as error:
+            # Of a signal's handler. As it would in the reactor's own turn, this ends neither the server nor the program.
+            self._factory.report("a signal's handler has interrupted the reactor", error)
+            return False
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor forgets its readers: it was stopped."""
@@ -163,6 +170,7 @@ class LoopServer:
         try:
             for session in self.loop.attend():
                 self._watch(session)
+            self._attended = self._factory.seconds()
         except BaseException as error:
             # Of a user's code that wants to end the program: as with Twisted its connection ends. Raised here it would end all.
             self._factory.report("a user's code was interrupted; a connection that waited for it is closed", error)

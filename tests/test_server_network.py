@@ -20,6 +20,7 @@ from test_custom_functions import SumRequest
 from test_engine_serial import Told, raising, until
 from test_engine_tcp import Client, Stubborn, fill
 from test_engine_udp import Client as UdpClient
+from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.pollreactor import PollReactor
@@ -294,22 +295,39 @@ class Brisk:
         self.client, self.clock = self.served.connect(), Clock()
         [self.reader] = reactor.readers
         self.served.handle.factory.seconds = self.clock.seconds
+        self.loop = self.reader.loop
+        self.reader.loop = self
+        self.lingered = []
         self.reader.doRead()
+        self.lingered.clear()
         self.other, self.end = os.pipe()
         for watched in (self.reader.fileno(), self.other):
             reactor._poller.register(watched, select.EPOLLIN)
-        # A request out of the blue is not waited behind.
+        # A request out of the blue is not waited behind, nor is the next one, of which nobody knows that it comes soon.
         self.clock.advance(PATIENCE)
         reactor.delay = None
         self.turn()
         assert self.client.hear(11) == wrap_socket(ANSWER)
+        assert self.lingered == []
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
+
+    def linger(self, epoll, most):
+        """As the loop, and written down."""
+        self.lingered.append((most, self.loop.linger(epoll, most)))
+        return self.lingered[-1][1]
+
+    def say(self, client):
+        client.say(wrap_socket(READ))
+        assert select.select([self.reader], [], [], PATIENCE)[0]
 
     def turn(self):
-        self.client.say(wrap_socket(READ))
-        assert select.select([self.reader], [], [], PATIENCE)[0]
+        self.say(self.client)
         self.reader.doRead()
 
     def close(self, reactor):
+        self.reader.loop = self.loop
         reactor._poller.close()
         os.close(self.other)
         os.close(self.end)
@@ -337,49 +355,71 @@ def test_requests_that_come_one_upon_another_are_answered_in_one_turn(brisk):
     brisk.turn()
     asking.join()
     assert len(brisk.answered.threads) == 5
+    assert brisk.lingered == [(PATIENCE, True)] * 3 + [(PATIENCE, False)]
+
+
+def test_a_turn_is_over_when_its_time_is(brisk):
+    def takes_its_time(count):
+        brisk.clock.advance(PATIENCE / 2)
+        return [5] * count
+
+    def ask_on():
+        for _ in range(2):
+            assert brisk.client.hear(11) == wrap_socket(ANSWER)
+            brisk.client.say(wrap_socket(READ))
+
+    brisk.answered.outcome = takes_its_time
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    brisk.turn()
+    asking.join()
+    assert brisk.lingered == [(PATIENCE / 2, True), (0, False)]
 
 
 def test_what_else_wants_the_reactor_ends_its_turn(brisk, reactor):
     os.write(brisk.end, b"x")
     brisk.turn()
     assert brisk.client.hear(11) == wrap_socket(ANSWER)
+    brisk.say(brisk.client)
+    assert not brisk.loop.linger(reactor._poller.fileno(), PATIENCE), "though the loop wants something, too"
     os.read(brisk.other, 1)
     reactor.delay = 0
-    brisk.turn()
+    brisk.reader.doRead()
     assert brisk.client.hear(11) == wrap_socket(ANSWER)
-    reactor.delay = 0.01
+    reactor.delay = 0.001
     brisk.turn()
     assert len(brisk.answered.threads) == 4
+    assert brisk.lingered == [(PATIENCE, False), (0, False), (0.001, False)]
 
 
 def test_a_loop_that_is_stopped_is_not_waited_for(brisk, reactor):
-    loop = brisk.reader.loop
-    assert not loop.linger(brisk.other, 0.001)
-    os.write(brisk.end, b"x")
-    assert not loop.linger(brisk.other, PATIENCE), "it wants nothing"
-    brisk.client.say(wrap_socket(READ))
-    assert loop.linger(brisk.reader.fileno(), PATIENCE)
-    assert not loop.linger(brisk.reader.fileno(), 0)
-    assert not loop.linger(brisk.reader.fileno(), -1)
-    loop.stop()
-    assert not loop.linger(brisk.reader.fileno(), PATIENCE)
+    epoll = reactor._poller.fileno()
+    for _ in range(2):
+        brisk.say(brisk.client)
+        brisk.loop.attend()
+        assert brisk.client.hear(11) == wrap_socket(ANSWER)
+    assert not brisk.loop.linger(epoll, 0.001), "it wants nothing"
+    brisk.say(brisk.client)
+    assert brisk.loop.linger(epoll, PATIENCE)
+    assert not brisk.loop.linger(epoll, 0)
+    assert not brisk.loop.linger(epoll, -1)
+    brisk.loop.stop()
+    assert not brisk.loop.linger(epoll, PATIENCE)
 
 
-def test_masters_that_take_turns_are_not_waited_for(brisk):
-    loop, one, other, waited = brisk.reader.loop, brisk.client, brisk.served.connect(), []
-    one.say(wrap_socket(READ))
+def test_masters_that_take_turns_are_not_waited_for(brisk, reactor):
+    one, other, waited = brisk.client, brisk.served.connect(), []
+    brisk.say(one)
     for client, following in pairwise([one, other, other, one, one, one]):
-        assert select.select([brisk.reader], [], [], PATIENCE)[0]
-        loop.attend()
+        brisk.loop.attend()
         assert client.hear(11) == wrap_socket(ANSWER)
-        following.say(wrap_socket(READ))
-        assert select.select([brisk.reader], [], [], PATIENCE)[0]
-        waited.append(loop.linger(brisk.reader.fileno(), PATIENCE))
+        brisk.say(following)
+        waited.append(brisk.loop.linger(reactor._poller.fileno(), PATIENCE))
     assert waited == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_behind_what_has_come_together_or_asks_nothing_nobody_waits(brisk, together):
+def test_behind_what_has_come_together_or_asks_nothing_nobody_waits(brisk, reactor, together):
     others = [brisk.served.connect() for _ in range(3)] if together else []
     for client in others[:2]:
         client.say(wrap_socket(READ))
@@ -387,24 +427,41 @@ def test_behind_what_has_come_together_or_asks_nothing_nobody_waits(brisk, toget
         # The loop has them in their order.
         client.say(wrap_socket(COILS))
         assert client.hear(10) == wrap_socket(COILS_ANSWER)
-    brisk.reader.doRead()
+    brisk.loop.attend()
     for client in others[:2]:
         assert client.hear(11) == wrap_socket(ANSWER)
-    brisk.client.say(wrap_socket(READ))
-    assert select.select([brisk.reader], [], [], PATIENCE)[0]
-    assert not brisk.reader.loop.linger(brisk.reader.fileno(), PATIENCE)
+    brisk.say(brisk.client)
+    assert not brisk.loop.linger(reactor._poller.fileno(), PATIENCE)
 
 
-def test_an_interruption_ends_the_turn(brisk):
+def test_an_answer_that_comes_later_is_not_waited_for_in_the_reactors_place(brisk, reactor):
+    os.write(brisk.end, b"x")
+    brisk.turn()
+    later = Deferred()
+    brisk.answered.outcome = lambda count: later
+    brisk.turn()
+    os.read(brisk.other, 1)
+    brisk.say(brisk.served.connect())
+    assert not brisk.loop.linger(reactor._poller.fileno(), PATIENCE)
+    later.callback([5])
+
+
+def test_an_interruption_ends_the_turn(brisk, reactor, caplog):
+    reactor.timeout = lambda: raising(KeyboardInterrupt())(0)
+    brisk.turn()
+    assert brisk.client.hear(11) == wrap_socket(ANSWER)
+    assert "a signal's handler has interrupted the reactor" in caplog.text
     brisk.answered.outcome = raising(KeyboardInterrupt())
     brisk.turn()
     assert brisk.client.is_closed()
+    assert brisk.lingered == []
 
 
 def test_a_reactor_that_has_no_poller_has_its_turn():
     epoll = EPollReactor()
-    assert network.poller_of(epoll) == epoll._poller.fileno() >= 0
-    assert network.poller_of(PollReactor()) == network.poller_of(SelectReactor()) == network.poller_of(Reactor()) == -1
+    assert network.poller_of(epoll) is epoll._poller
+    for other in (PollReactor(), SelectReactor(), Reactor(), SimpleNamespace(_poller=epoll._poller)):
+        assert network.poller_of(other) is None
 
 
 def test_a_connection_that_makes_room_is_told_of(serve, reactor, caplog):

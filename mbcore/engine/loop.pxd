@@ -91,7 +91,7 @@ cdef class NetworkLoop(Loop):
     cdef dict waiting
     # sessions that have come into `waiting`, or were taken out, since `attend` has returned the last time
     cdef list changed
-    # the peer of the last errand, and whether the last call had one errand alone, of the same peer as before
+    # the place of whose request was the last, and whether the last call had nothing behind another one of its own
     cdef uint32_t peer
     cdef bint same_peer
     # the loop is to hear of what was handed back

@@ -7,17 +7,17 @@ its connections are that process' alone.
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.math cimport ceil
+from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from posix.time cimport timespec
 from posix.unistd cimport close
 
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.polling cimport POLLIN, pollfd, ppoll, time_of
+from mbcore.engine.polling cimport epoll_event, epoll_wait
 from mbcore.engine.schedule cimport give_long_slices, take_short_slices
 from mbcore.hosts cimport asks_about_all
 from mbcore.session cimport FED, PYTHON, WAIT, Session
@@ -252,6 +252,7 @@ cdef class NetworkLoop(Loop):
         self.sessions = set()
         self.waiting = {}
         self.changed = []
+        self.peer = UINT32_MAX
         # Of a place a request, its cancellation, and one for the next peer, which may come before the cancellation is read; and the end
         # of its session.
         self.asked = Errands(4 * self.places)
@@ -294,8 +295,10 @@ cdef class NetworkLoop(Loop):
                 # In a fork, which a user's code has made, the rest is the parent's.
                 if self.left or not self.asked.get(&errand):
                     break  # or it has stopped the loop, which has done the rest
-                self.same_peer = count == 1 and errand.index == self.peer
-                self.peer = errand.index
+                if errand.need < ADMIT:
+                    # A request.
+                    self.same_peer = errand.index == self.peer
+                    self.peer = errand.index
                 self.run_errand(errand)
             if look(&self.wants_sessions) and not look(&self.stopping):
                 self.make_sessions(SPARE)
@@ -307,26 +310,27 @@ cdef class NetworkLoop(Loop):
             show(&self.several, outer)
             self.call()
         changed, self.changed = self.changed, []
+        if changed:
+            # Who waits for a user's code asks no more.
+            self.same_peer = False
         return changed
 
-    def linger(self, int descriptor, double most):
-        """Wait until ``descriptor``, by which the reactor waits, is ready; whether :meth:`attend` wants to be called again.
+    def linger(self, int epoll, double most):
+        """Wait as the reactor would, and say whether :meth:`attend`, and nothing else, wants to be called.
 
-        Not where the last call had other errands than one of the same peer as before, or none but to tell observers: while the reactor
-        has its turn more of them come together, and that takes less.
+        Not where the last request was of another peer than the one before, or observers alone were told: while the reactor has its turn
+        more of them come together, and that takes less.
 
-        :param most: seconds that nothing else needs the reactor
+        :param epoll: by which the reactor waits for its descriptors; none is taken from it, for it is level-triggered
+        :param most: seconds, a part of a millisecond is one
         """
-        cdef pollfd polled
-        cdef timespec timeout
-        cdef int ready
+        cdef epoll_event[2] ready
+        cdef int count
         if not self.same_peer or self.left or most <= 0 or look(&self.stopping) or look(&self.ended):
             return False
-        timeout = time_of(most)
-        polled.fd, polled.events, polled.revents = descriptor, POLLIN, 0
         with nogil:
-            ready = ppoll(&polled, 1, &timeout, NULL)
-        return ready > 0 and unheard(&self.to_python)
+            count = epoll_wait(epoll, ready, 2, <int> ceil(most * 1000))
+        return count == 1 and ready[0].data.fd == self.to_python.fd
 
     def resume(self, Session session not None):
         """A user's code has answered; whether the session waits for another answer."""

@@ -25,33 +25,16 @@ from mbcore.engine.address cimport copy_host, getpeername, host_text, lets_in_pe
 from mbcore.engine.bell cimport hear, ring
 from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
-from mbcore.engine.polling cimport POLLERR, POLLHUP, poll, pollfd
+from mbcore.engine.polling cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLERR,
+    POLLHUP, epoll_create1, epoll_ctl, epoll_event, epoll_wait, poll, pollfd,
+)
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
 from mbcore.shared cimport look, look_last, show, swap
 
 cdef extern from "<errno.h>" nogil:
     const int ENONET
-
-cdef extern from "<sys/epoll.h>" nogil:
-    union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    const uint32_t EPOLLIN
-    const uint32_t EPOLLOUT
-    const uint32_t EPOLLRDHUP
-    const uint32_t EPOLLERR
-    const uint32_t EPOLLHUP
-    const uint32_t EPOLLET
-    const int EPOLL_CTL_ADD
-    const int EPOLL_CTL_DEL
-    const int EPOLL_CTL_MOD
-    const int EPOLL_CLOEXEC
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
     const int SOL_SOCKET
