@@ -63,9 +63,10 @@ cdef class ModbusSlaveContext:
         self.file_blocks = {}
         self.fifo_blocks = {}
         self.own_functions = {}
+        cdef bint own = bool(own_methods(type(self), ()))
         cdef int table
         for table in range(4):
-            self.foreign[table] = bool(own_methods(type(self), ()))
+            self.foreign[table] = own
 
     def __init__(self, *, di=None, co=None, ir=None, hr=None, zero_mode=False, files=None, fifos=None):
         self.zero_mode = zero_mode
