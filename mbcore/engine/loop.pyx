@@ -7,7 +7,6 @@ its connections are that process' alone.
 import os
 
 from libc.errno cimport errno
-from libc.math cimport ceil
 from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -17,7 +16,7 @@ from posix.unistd cimport close
 from mbcore.engine.bell cimport hush, ring, unheard
 from mbcore.engine.claim cimport is_claimed, make_claim, take_claim
 from mbcore.engine.clock cimport monotonic
-from mbcore.engine.polling cimport epoll_event, epoll_wait
+from mbcore.engine.polling cimport epoll_event, epoll_wait, milliseconds_of
 from mbcore.engine.schedule cimport give_long_slices, take_short_slices
 from mbcore.hosts cimport asks_about_all
 from mbcore.session cimport FED, PYTHON, WAIT, Session
@@ -329,7 +328,7 @@ cdef class NetworkLoop(Loop):
         if not self.same_peer or self.left or most <= 0 or look(&self.stopping) or look(&self.ended):
             return False
         with nogil:
-            count = epoll_wait(epoll, ready, 2, <int> ceil(most * 1000))
+            count = epoll_wait(epoll, ready, 2, milliseconds_of(most))
         return count == 1 and ready[0].data.fd == self.to_python.fd
 
     def resume(self, Session session not None):

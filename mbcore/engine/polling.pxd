@@ -46,3 +46,9 @@ cdef inline timespec time_of(double seconds) noexcept nogil:
     time.tv_sec = <long> seconds
     time.tv_nsec = <long> ((seconds - <double> time.tv_sec) * 1e9)
     return time
+
+
+cdef inline int milliseconds_of(double seconds) noexcept nogil:
+    # Whole ones, rounded up: what is waited for is due by then.
+    cdef int whole = <int> (1000 * seconds)
+    return whole + (whole < 1000 * seconds)

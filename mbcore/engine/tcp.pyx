@@ -27,7 +27,7 @@ from mbcore.engine.clock cimport monotonic
 from mbcore.engine.loop cimport ADMIT, CANCEL, CLOSE, LOOK, NetworkLoop, errand_t
 from mbcore.engine.polling cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLERR,
-    POLLHUP, epoll_create1, epoll_ctl, epoll_event, epoll_wait, poll, pollfd,
+    POLLHUP, epoll_create1, epoll_ctl, epoll_event, epoll_wait, milliseconds_of, poll, pollfd,
 )
 from mbcore.lock cimport lock_image, unlock_image
 from mbcore.session cimport FED, OBSERVE, Session, buffers_t
@@ -355,7 +355,7 @@ cdef class TcpLoop(NetworkLoop):
             if self.table[index].state == OPEN and self.table[index].blocked:
                 self.flush(index, now)
         while now < limit and self.any_blocked():
-            self.attend_to(events, epoll_wait(self.epoll, events, EVENTS, <int> (1000 * (limit - now)) + 1), now)
+            self.attend_to(events, epoll_wait(self.epoll, events, EVENTS, milliseconds_of(limit - now)), now)
             now = monotonic()
         self.close_all()
 

@@ -9,6 +9,7 @@ from capstone import CS_ARCH_ARM, CS_MODE_ARM, Cs
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
+from . import linking
 from .armv6 import too_new
 
 #: The largest wheel, bytes.
@@ -53,9 +54,7 @@ def module_complaints(data: bytes, arch: str):
     elf = ELFFile(io.BytesIO(data))
     if elf["e_machine"] != MACHINES[arch]:
         yield f"it is for {elf['e_machine']}, not {MACHINES[arch]}"
-    for section in elf.iter_sections():
-        if section.name == ".symtab" or section.name.startswith(".debug"):
-            yield f"it is not stripped: it has {section.name}"
+    yield from linking.complaints(elf)
     for entry in elf.get_section_by_name(".dynamic").iter_tags():
         if entry.entry.d_tag == "DT_NEEDED" and entry.needed not in LIBC:
             yield f"it needs {entry.needed}"
@@ -66,13 +65,6 @@ def module_complaints(data: bytes, arch: str):
             for version in versions:
                 if tuple(map(int, version.name.removeprefix("GLIBC_").split("."))) > (*GLIBC, 0):
                     yield f"it needs {version.name}"
-    versions = elf.get_section_by_name(".gnu.version")
-    for index, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
-        # What comes from no library is of the interpreter, or from a library that the linker was not told of: libatomic, for one.
-        needed = symbol.name and symbol["st_shndx"] == "SHN_UNDEF" and symbol["st_info"]["bind"] != "STB_WEAK"
-        of_a_library = versions and versions.get_symbol(index)["ndx"] not in ("VER_NDX_LOCAL", "VER_NDX_GLOBAL")
-        if needed and not of_a_library and not symbol.name.startswith(("Py", "_Py")):
-            yield f"it needs {symbol.name}, which nothing has"
 
 
 def v6_complaints(data: bytes, linked: bytes):
