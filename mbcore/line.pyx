@@ -278,8 +278,7 @@ cdef class LineSession(Session):
                 self.at += frame.consumed
                 self.counters.discarded_bytes += frame.consumed
                 self.boundary = False
-                if frame.damaged:
-                    self.count_damage()
+                self.count_dropped()
                 continue
             if self.gap and not self.boundary and not self.final and self.is_mine():
                 # In the midst of other bytes: a piece of another unit's payload, unless silence follows.

@@ -120,6 +120,8 @@ cdef class Session:
     cdef void lend_buffers(self, buffers_t* buffers) noexcept nogil
     cdef void give_buffers(self, buffers_t* buffers) noexcept nogil
     cdef int feed(self) noexcept nogil
+    cdef bint skip_noise(self) noexcept nogil
+    cdef void count_dropped(self) noexcept nogil
     cdef void count_damage(self) noexcept nogil
     cdef int answer(self) noexcept nogil
     cdef bint is_ours(self) noexcept nogil

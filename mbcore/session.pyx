@@ -351,6 +351,8 @@ cdef class Session:
             self.framer.delimiter = self.control.control.delimiter
             found = self.framer.find(self.at, <int> min(self.end - self.at, <ptrdiff_t> LONGEST_ADU), self.final, frame)
             if found == MORE:
+                if self.in_noise and not self.framer.line and self.skip_noise():
+                    continue
                 return FED
             if found == CLOSE:
                 self.closing = True
@@ -358,14 +360,28 @@ cdef class Session:
                 return FED
             self.at += frame.consumed
             if found == DROP:
-                if frame.damaged:
-                    self.count_damage()
+                self.count_dropped()
                 continue
             self.in_noise = False
             answered = self.answer()
             if answered != FED:
                 return answered
         return FED
+
+    cdef bint skip_noise(self) noexcept nogil:
+        """Go to the frame that ends with the last byte, where one does: what seems to be a longer one is noise as well."""
+        cdef int start = self.framer.find_last(self.at, <int> min(self.end - self.at, <ptrdiff_t> LONGEST_ADU))
+        if start > 0:
+            self.at += start
+        return start > 0
+
+    cdef void count_dropped(self) noexcept nogil:
+        # A frame that is damaged but whole is no part of a run.
+        cdef const frame_t* frame = &self.exchange.frame
+        if frame.damaged:
+            self.in_noise = self.in_noise and not frame.delimited
+            self.count_damage()
+            self.in_noise = not frame.delimited
 
     cdef void count_damage(self) noexcept nogil:
         # A run of bytes that are dropped one after the other is one error.

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.udp import Port as UdpPort
+from twisted.python.failure import Failure
 
 from mbcore.errors import ConfigurationError, LineError
 
@@ -73,7 +74,7 @@ def StartTcpServer(
         loop, on Linux, where nothing needs to see every message, and the handle's ``engine`` tells
     :param max_connections: connections held at most, see :class:`ModbusServerFactory`; 2000 by default
     :param max_connections_per_host: as ``max_connections``, of those of one host; no limit by default
-    :param idle_timeout: seconds after which a connection that says nothing is closed; 0, the default: never
+    :param idle_timeout: seconds after which a connection that says nothing and takes no replies is closed; 0, the default: never
     :param backlog: connections that may wait to be accepted, 1024 by default
     :param reactor: Twisted's reactor; None is the installed one
     :returns: the server's handle
@@ -218,14 +219,16 @@ def _open_port(
         listener = listen()
     except CannotListenError as error:
         factory.retire()
-        refused = LineError(_refusal(kind, host, port, error.socketError))
-        refused.errno = error.socketError.errno
-        raise refused from error
+        raise _refused(kind, host, port, error.socketError) from error
     if isinstance(listener, TcpPort):
         # Its connections have the same: one that does not read takes no more of the kernel's memory.
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     real = listener.getHost()
-    return RunningServer(kind, factory, (real.host, real.port), [_serve(factory, listener, engine), factory.close_connections])
+    try:
+        close = _serve(factory, listener, engine)
+    except OSError as error:  # the system gives no more descriptors
+        raise _refused(kind, host, port, error) from error
+    return RunningServer(kind, factory, (real.host, real.port), [close, factory.close_connections])
 
 
 def _serve(factory: Any, listener: Any, engine: bool | None) -> Callable[[], Any]:
@@ -242,7 +245,11 @@ def _serve(factory: Any, listener: Any, engine: bool | None) -> Callable[[], Any
                 raise ConfigurationError(f"engine is True, but {factory.reactor!r} listens in a way of its own: leave engine out")
         except Exception:  # also where the system gives no more threads, descriptors or memory
             factory.retire()
-            listener.stopListening()
+            if isinstance(listener, TcpPort | UdpPort):
+                # At once, and not in the reactor's next turn: who tries again finds the port free.
+                listener.connectionLost(Failure(ConnectionDone()))
+            else:
+                listener.stopListening()
             raise
         factory.engine = False
     return listener.stopListening  # type: ignore[no-any-return]
@@ -263,6 +270,12 @@ def _is_number(host: str) -> bool:
     return isIPAddress(host) or isIPv6Address(host)
 
 
+def _refused(kind: str, host: str, port: int, error: OSError) -> LineError:
+    refused = LineError(_refusal(kind, host, port, error))
+    refused.errno = error.errno
+    return refused
+
+
 def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
     """Why a port does not open, and the way out."""
     if error.errno in (errno.EACCES, errno.EPERM) and port < 1024:
@@ -279,4 +292,9 @@ def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
         named = isinstance(error, socket.gaierror) and not _is_number(host)
         reason = f"the name {host} cannot be resolved" if named else f"this machine has no interface {host}"
         return f'{reason}: give the address of an interface of this machine (`ip -br address` lists them), or "" for all'
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"{kind} port {port} cannot be opened: {os.strerror(error.errno)}; raise the limit of this process,"
+            " by LimitNOFILE= in its service unit or `ulimit -n` in the shell that starts it"
+        )
     return f"{kind} port {port} cannot be opened: {error}; choose another"

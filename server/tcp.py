@@ -38,7 +38,7 @@ class ModbusTcpProtocol(Protocol):
     transport: Any
     #: The core's side of this connection.
     session: Session
-    #: When bytes last came in, on the factory's clock.
+    #: When bytes last came in, or replies were seen to be taken, on the factory's clock.
     last_heard: float
     #: True from the moment that :meth:`close` is called.
     closing = False
@@ -55,6 +55,9 @@ class ModbusTcpProtocol(Protocol):
     # Why the client is not read: it does not take its replies; a user's code still owes an answer.
     _untaken = False
     _waiting = False
+    # What the transport writes to, and how many bytes of replies waited there when it was looked at.
+    _descriptor: Any = None
+    _left = 0
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -67,6 +70,7 @@ class ModbusTcpProtocol(Protocol):
         while hasattr(descriptor, "transport"):  # of TLS and of twisted.protocols.policies
             descriptor = descriptor.transport
         if isinstance(descriptor, FileDescriptor):
+            self._descriptor = descriptor
             descriptor.bufferSize = CHUNK_SIZE
             # Whatever wraps a descriptor has to see the bytes.
             self._direct = descriptor is transport and hasattr(transport, "TLS")
@@ -125,6 +129,7 @@ class ModbusTcpProtocol(Protocol):
     def pauseProducing(self) -> None:
         """The client does not take its replies: read no more of its requests."""
         self._untaken = True
+        self._takes_replies()
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -202,16 +207,23 @@ class ModbusTcpProtocol(Protocol):
         self._follow(now)
 
     def _check_idle(self) -> None:
-        """Close the connection if nothing has come for long; who waits for a user's code is not idle."""
+        """Close the connection if nothing has come for long; who waits for a user's code is not idle, nor is who takes replies."""
         self._idle = None
         now, idle = self.factory.seconds(), self.factory.idle_timeout
-        if self.session.waiting:
+        if self._takes_replies() or self.session.waiting:
             self.last_heard = now
         rest = self.last_heard + idle - now
         if rest > 0:
             self._idle = self.factory.reactor.callLater(rest, self._check_idle)
         else:
             self.close()
+
+    def _takes_replies(self) -> bool:
+        """Whether replies that waited when this was asked before have gone out since."""
+        before, descriptor = self._left, self._descriptor
+        if descriptor is not None:
+            self._left = len(descriptor.dataBuffer) - descriptor.offset + descriptor._tempDataLen
+        return self._left < before
 
     def _cut(self) -> None:
         self._abort = None

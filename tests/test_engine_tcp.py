@@ -490,6 +490,21 @@ def fill(client, request):
     client.socket.settimeout(PATIENCE)
 
 
+def test_who_takes_replies_is_not_closed_for_saying_nothing(serve):
+    served, count = serve(idle=1.0, send_buffer=4096), 120
+    client = served.connect(buffer=4096)
+    request, answer = wrap_socket(pdu("03 0000 007D")), wrap_socket(pdu("03 FA") + bytes(250))
+    began = time.monotonic()
+    client.say(request * count)
+    for _ in range(count):
+        assert client.hear(len(answer))[6:9] == answer[6:9]
+        # So slow is the link: the last of them are taken after three times the time-out.
+        while time.monotonic() < began + 0.025:
+            select.select([], [], [], 0.005)
+        began += 0.025
+    assert client.is_closed()
+
+
 def test_a_client_that_is_to_go_and_does_not_read_is_cut(serve):
     served = serve(send_buffer=4096)
     deaf, other = served.connect(buffer=4096), served.connect()

@@ -219,6 +219,15 @@ def test_bad_ascii_frame_is_silence_and_the_next_is_answered(line, slave, bad):
     assert it.ask(READ) == ANSWER
 
 
+@pytest.mark.parametrize("line", ["ascii", "ascii-serial"])
+def test_each_ascii_frame_with_a_wrong_lrc_is_an_error_of_its_own(line, slave):
+    it = master(line, slave)
+    for _ in range(2):
+        assert it.send(b":010300000002FB\r\n") == b""
+    assert it.send(b":0103:010300000002FB\r\n" + b":010300000002FB\r\n") == b""
+    assert it.ask(pdu("08 000C 0000")) == pdu("08 000C 0005")
+
+
 @pytest.mark.parametrize(("data", "answered"), [(248, True), (250, True), (251, False), (252, False), (1000, False), (100000, False)])
 @pytest.mark.parametrize("piece", [0, 100])
 def test_ascii_frame_beyond_513_characters_is_dropped(slave, data, answered, piece):

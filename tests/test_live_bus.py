@@ -18,6 +18,8 @@ import mbcore
 pytestmark = pytest.mark.live
 
 REHEARSE = Path(__file__).parent / "bus" / "rehearse.py"
+COMMAND = Path(mbcore.__file__).with_name("__main__.py")
+ON_TWISTED = Path(__file__).parent / "live" / "on_twisted.py"
 OTHERS = (5, 6)
 ROUNDS = 10
 KEPT = 100  # a register that the demo leaves as it was written
@@ -25,12 +27,13 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mbcore.__file__).parents[1])
 
 
 @pytest.fixture
-def serve_demo():
-    """serve_demo(path, *words): `mbcore serve rtu` on that end, until the test is over."""
+def serve_demo(engine):
+    """serve_demo(path, *words): `mbcore serve rtu` on that end, on a compiled loop or on Twisted, until the test is over."""
     with contextlib.ExitStack() as stack:
 
         def start(path, *words):
-            command = [sys.executable, "-P", "-m", "mbcore", "serve", "rtu", path, "-m", "8N1", *words]
+            start = [] if engine else [ON_TWISTED]
+            command = [sys.executable, "-P", *start, COMMAND, "serve", "rtu", path, "-m", "8N1", *words]
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT))
             stack.callback(process.terminate)
             assert process.stdout.readline(), "it does not serve"

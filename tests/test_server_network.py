@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from mbcore import ModbusRtuFramer
 from mbcore.control import server_blocks
-from mbcore.errors import ConfigurationError
+from mbcore.errors import ConfigurationError, LineError
 from mbcore.server import (
     ModbusServerFactory,
     ModbusTcpProtocol,
@@ -596,20 +596,40 @@ def test_what_engine_may_be(reactor):
 
 
 def test_a_system_that_gives_no_more_threads(reactor, monkeypatch):
+    addresses = []
+
     def refuse(thread):
+        addresses.append(reactor.ports[0].getHost())
         raise RuntimeError("can't start new thread")
 
     server_blocks.clear()
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         Served(reactor)
-    [port] = reactor.ports
-    address = port.getHost()
-    reactor.advance(0)
     assert not reactor.readers
     assert not server_blocks
+    [address] = addresses
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address.host, address.port))
+
+
+@pytest.mark.parametrize(("start", "name", "kind"), [(StartTcpServer, "TcpServer", "TCP"), (StartUdpServer, "UdpServer", "UDP")])
+def test_a_system_that_gives_a_loop_no_more_descriptors_is_told_of_and_the_port_is_free_at_once(reactor, monkeypatch, start, name, kind):
+    reactor.running = False
+    make, ports = getattr(network, name)._make_loop, []
+
+    def refuse(server):
+        ports.append(server._port.getHost().port)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(getattr(network, name), "_make_loop", refuse)
+    sentence = f"{kind} port 0 cannot be opened: Too many open files; raise the limit of this process, by LimitNOFILE= in its service unit"
+    with pytest.raises(LineError, match=sentence) as caught:
+        start(address=("127.0.0.1", 0), reactor=reactor, defer_reactor_run=True)
+    assert caught.value.errno == errno.EMFILE
+    monkeypatch.setattr(getattr(network, name), "_make_loop", make)
+    start(address=("127.0.0.1", ports[0]), reactor=reactor, defer_reactor_run=True).stop()
+    reactor.advance(0)
 
 
 # ---- when the loop begins -------------------------------------------------------------------------------------------------------------
@@ -1320,7 +1340,7 @@ def fork():
     child = os.fork()
     if not child:
         kept.close()
-        print(context[0].getValues(3, 0, 1), flush=True)
+        print(context[0].getValues(3, 0, 1), [handle.connections for handle in handles], flush=True)
         for handle in handles:
             handle.stop()
         for reader in list(reactor.getReaders()):
@@ -1347,7 +1367,7 @@ reactor.run()
 
 def test_a_fork_does_not_serve_and_says_so():
     said = run_python(FORKED).splitlines()
-    assert said[0] == "[7]"
+    assert said[0] == "[7] [0, 0]"
     assert said[-1] == "served [True, True]"
     refusals = [line for line in said if "did not close cleanly: another process serves this server, which it shares with process" in line]
     assert {line[:3] for line in refusals} == {"TCP", "UDP"}

@@ -2,6 +2,7 @@
 """One stream connection: each chunk goes to the session once, replies go out at once, and a client that does not read harms nobody."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from adu import block, image, one_unit, pdu, unwrap_rtu, unwrap_socket, words, wrap_ascii, wrap_rtu, wrap_socket
@@ -437,6 +438,22 @@ def test_who_says_nothing_for_long_is_closed():
     assert protocol.closing
     protocol.connectionLost(DONE)
     assert reactor.getDelayedCalls() == []
+
+
+def test_who_takes_replies_is_not_closed_for_saying_nothing():
+    protocol = scripted_connection(b"", idle_timeout=10)
+    reactor = protocol.factory.reactor
+    protocol.factory.seconds = reactor.seconds
+    protocol.last_heard = reactor.seconds()
+    waiting = protocol._descriptor = SimpleNamespace(dataBuffer=bytes(1000), offset=0, _tempDataLen=500)
+    protocol.pauseProducing()
+    for _ in range(3):
+        waiting.offset += 1
+        reactor.advance(10)
+        assert not protocol.closing
+    reactor.advance(10)
+    assert protocol.closing
+    protocol.connectionLost(DONE)
 
 
 def test_a_connection_that_is_lost_is_not_looked_at_again():

@@ -397,6 +397,34 @@ def test_rtu_over_tcp_is_not_split_by_time():
     assert out == wrap_rtu(pdu("03 02 0005"))
 
 
+@pytest.mark.parametrize("before", [
+    "01 03 0001 0001 D500", "02 03 0001 0001 D5CA", "01 03 0001 00", "A55A33", "01 06 0001 0001 0000", "01 16 0000 0001 0002 0000",
+    "09 03 02 ABCD E720", "01 03 0001 0001 D500 02 10", "FF 2B", "01 55 01 02 03 04", "01 18", "00 64 08",
+])
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_is_damaged_over_tcp_costs_no_master_the_answers_to_what_comes_behind_it(before, apart):
+    session = master("rtu", unit()).session
+    request, answer = wrap_rtu(READ), wrap_rtu(pdu("03 02 0005"))
+    if apart:
+        assert session.receive(pdu(before), 1.0) == b""
+        heard = [session.receive(request, 1.02)]
+    else:
+        heard = [session.receive(pdu(before) + request, 1.02)]
+    # A request may go with what it seems to be the end of.
+    heard += [session.receive(request, 1.04 + 0.02 * n) for n in range(5)]
+    assert heard[1].endswith(answer)
+    assert heard[2:] == [answer] * 4
+    assert b"".join(heard) in (answer * 6, answer * 5)
+
+
+def test_a_request_within_one_that_comes_in_pieces_is_none_where_nothing_is_damaged():
+    session = master("rtu", image(hr=block([5] * 10))).session
+    inner = wrap_rtu(pdu("06 0000 0063"))
+    whole = wrap_rtu(pdu("10 0001 0005 0A") + inner + b"\0\0")
+    assert session.receive(whole[:-4], 1.0) == b""
+    assert session.receive(whole[-4:], 1.1) == wrap_rtu(pdu("10 0001 0005"))
+
+
 def test_rtu_over_tcp_answers_each_of_several_frames():
     it = Master(LINES["rtu"], "whole", LINES["rtu"].session(units(u1=unit(1), u2=unit(2))))
     requests = [wrap_rtu(READ, n) for n in (1, 2, 1)]

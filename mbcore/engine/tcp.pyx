@@ -291,6 +291,7 @@ cdef class TcpLoop(NetworkLoop):
         for index in range(self.used):
             if self.table[index].state not in (FREE, GONE):
                 close(self.table[index].fd)
+        self.count = 0
 
     cdef int watch(self, int fd, uint32_t index, uint32_t events, int operation=EPOLL_CTL_ADD) noexcept nogil:
         cdef epoll_event event
@@ -667,16 +668,22 @@ cdef class TcpLoop(NetworkLoop):
     cdef bint flush(self, uint32_t index, double now) noexcept nogil:
         """Send replies; False where the connection has gone."""
         cdef connection_t* connection = &self.table[index]
+        cdef size_t sent = connection.sent
         if not send_replies(connection):
             if errno != EAGAIN:
                 self.drop(index)
                 return False
+            if connection.sent > sent:
+                # Who takes replies is there.
+                connection.last_heard = now
             connection.blocked = True
             if connection.closing and not connection.closes_at:
                 connection.closes_at = now + CLOSE_WAIT
                 self.sweeps_until = connection.closes_at + 2 * SWEEP
             return True
-        connection.blocked = False
+        if connection.blocked:
+            connection.last_heard = now
+            connection.blocked = False
         if connection.closing:
             self.drop(index)
             return False

@@ -48,7 +48,7 @@ cdef class ModbusAsciiFramer(Framer):
 
     cdef int find(self, const uint8_t* data, int length, bint final, frame_t* frame) noexcept nogil:
         cdef int i = 0, end
-        frame.damaged = False
+        frame.damaged = frame.delimited = False
         # Whatever stands before a colon is noise.
         while i < length and data[i] != COLON:
             i += 1
@@ -65,6 +65,7 @@ cdef class ModbusAsciiFramer(Framer):
         if end == MAX_ADU_ASCII or data[end] == COLON:
             return DROP
         frame.consumed = end + 1
+        frame.delimited = True
         return self.take(data + 1, end - 2, frame)
 
     cdef int take(self, const uint8_t* digits, int count, frame_t* frame) noexcept nogil:

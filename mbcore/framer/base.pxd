@@ -26,6 +26,8 @@ ctypedef struct frame_t:
     bint response
     # DROP: a frame was there, but damaged
     bint damaged
+    # a damaged one that is whole, from its first character to its last: an error of its own, whatever stands before it
+    bint delimited
 
 cdef class Framer:
     # bytes of an ADU before the PDU, at most; the reply's PDU is built that far into the reply buffer

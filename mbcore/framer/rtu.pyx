@@ -77,6 +77,9 @@ cdef class ModbusRtuFramer(Framer):
                 # On a line silence ends it: any beginning of noise has a right CRC now and then.
                 if not self.line:
                     size = intact_prefix(data, min(length, MAX_ADU_RTU))
+                    if not size and not self.client and self.find_last(data, length) > 0:
+                        # What stands before a whole request is none: there would have been an answer.
+                        break
                 elif data[1] == DIAGNOSTICS and length >= QUERY and intact(data, QUERY):
                     size = QUERY
                 else:
