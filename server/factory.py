@@ -288,7 +288,8 @@ class ModbusServerFactory(ModbusServerBase, ServerFactory):
     :param max_connections: connections held at most; a further one takes the place of the one that was unused for longest. None: 2000, or
         what the process's limit of open files (``ulimit -n``) allows
     :param max_connections_per_host: as ``max_connections``, of those of one host; None: no limit
-    :param idle_timeout: seconds after which a connection that says nothing and takes no replies is closed, up to 100000; 0, the default: never
+    :param idle_timeout: seconds after which a connection that says nothing and takes no replies is closed, up to 100000; 0, the default:
+        never
     """
 
     #: What is built for a connection: ModbusTcpProtocol, or the user's subclass of it.

@@ -247,7 +247,7 @@ def _serve(factory: Any, listener: Any, engine: bool | None) -> Callable[[], Any
             factory.retire()
             if isinstance(listener, TcpPort | UdpPort):
                 # At once, and not in the reactor's next turn: who tries again finds the port free.
-                listener.connectionLost(Failure(ConnectionDone()))
+                listener.connectionLost(Failure(ConnectionDone()))  # type: ignore[no-untyped-call]
             else:
                 listener.stopListening()
             raise

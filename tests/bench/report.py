@@ -223,10 +223,11 @@ def setting(run: Run) -> str:
 
 
 HOW = """\
-`make bench` measures this and writes it to `build/bench/`, with `ARGS=--instructions` also the instructions per request, which valgrind counts;
-`--publish` writes this page and its picture as well, and `--help` names what shortens it. mbcore, bare Twisted (the same bytes for every request: Twisted's own floor) and pymodbus 2.5.3 run
-in one virtual environment, the other Python servers in one of their own, each started as its documentation starts it; the C server is a
-minimal one with a real store (`tests/bench/server_c.c`). On a shared machine the spread tells how much a figure is worth."""
+`make bench` measures this and writes it to `build/bench/`, with `ARGS=--instructions` also the instructions per request, which valgrind
+counts; `--publish` writes this page and its picture as well, and `--help` names what shortens it. mbcore, bare Twisted (the same bytes
+for every request: Twisted's own floor) and pymodbus 2.5.3 run in one virtual environment, the other Python servers in one of their own,
+each started as its documentation starts it; the C server is a minimal one with a real store (`tests/bench/server_c.c`). On a shared
+machine the spread tells how much a figure is worth."""
 
 
 def markdown(run: Run) -> str:
