@@ -443,8 +443,6 @@ def test_who_says_nothing_for_long_is_closed():
 def test_who_takes_replies_is_not_closed_for_saying_nothing():
     protocol = scripted_connection(b"", idle_timeout=10)
     reactor = protocol.factory.reactor
-    protocol.factory.seconds = reactor.seconds
-    protocol.last_heard = reactor.seconds()
     waiting = protocol._descriptor = SimpleNamespace(dataBuffer=bytes(1000), offset=0, _tempDataLen=500)
     protocol.pauseProducing()
     for _ in range(3):
@@ -452,6 +450,16 @@ def test_who_takes_replies_is_not_closed_for_saying_nothing():
         reactor.advance(10)
         assert not protocol.closing
     reactor.advance(10)
+    assert protocol.closing
+    protocol.connectionLost(DONE)
+
+
+def test_on_a_transport_without_a_descriptor_only_what_comes_counts():
+    reactor = Reactor()
+    protocol = connect(scripted(ModbusServerFactory(None, reactor=reactor, idle_timeout=10), ScriptedSession()), StringTransport())
+    reactor.advance(9.9)
+    assert not protocol.closing
+    reactor.advance(0.1)
     assert protocol.closing
     protocol.connectionLost(DONE)
 
