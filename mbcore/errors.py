@@ -110,6 +110,13 @@ class NotImplementedException(ModbusError, NotImplementedError):
 class LineError(ModbusError, OSError):
     """A network port or a serial line cannot be opened; the sentence names it, the reason and the way out."""
 
+    @classmethod
+    def numbered(cls, string: str, number: int | None) -> "LineError":
+        """Return one that has the system's number for the reason as its ``errno``; None: there is none."""
+        error = cls(string)
+        error.errno = number
+        return error
+
 
 class ModbusIOException(ModbusError):
     """A response did not come, or not whole.

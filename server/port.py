@@ -56,9 +56,7 @@ def open_port(device: str, rts: bool | None = None, **settings: Any) -> Any:
         raise ConfigurationError(f"the serial line {device} cannot be set up: {error}") from error
     except (OSError, SettingError) as error:
         number = _number(error)
-        refused = LineError(_refusal(device, error, number))
-        refused.errno = number
-        raise refused from error
+        raise LineError.numbered(_refusal(device, error, number), number) from error
 
 
 def dropped_settings(port: Any, *, baudrate: int, bytesize: int, parity: str, stopbits: float) -> str:

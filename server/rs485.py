@@ -323,21 +323,20 @@ def _mode_refused(error: OSError, device: str, active: str, delays: tuple[int, i
 
 def _gpio_refused(error: OSError, chip: str, line: int) -> Exception:
     """Why a line of a GPIO chip is not ours, and the way out."""
-    refused: Exception
     match error.errno:
         case errno.ENOTTY | errno.EINVAL:
             return ConfigurationError(f"{chip} hands out no line {line}: choose a GPIO chip (of Linux 5.10 or later) as direction_chip")
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             found = [f"{device} ({label})" if label else device for device, label in _chips().items()]
             way = f"choose {' or '.join(found)}" if found else "this system has none, so choose another direction"
-            refused = LineError(f"there is no GPIO chip {chip}: {way}")
+            sentence = f"there is no GPIO chip {chip}: {way}"
         case errno.EBUSY:
-            refused = LineError(f"line {line} of {chip} is in use: free it (`gpioinfo` shows by whom), or choose another direction_line")
+            sentence = f"line {line} of {chip} is in use: free it (`gpioinfo` shows by whom), or choose another direction_line"
         case errno.EACCES | errno.EPERM:
-            refused = LineError(f"{chip} is not permitted to this user: run `sudo usermod -aG gpio $USER` and log in again")
+            sentence = f"{chip} is not permitted to this user: run `sudo usermod -aG gpio $USER` and log in again"
         case _:
-            refused = LineError(f"line {line} of {chip} cannot be had: {error}; choose another direction_line")
-    return _with_number(refused, error)
+            sentence = f"line {line} of {chip} cannot be had: {error}; choose another direction_line"
+    return LineError.numbered(sentence, error.errno)
 
 
 def _about_chip(fd: int) -> tuple[str, int]:
@@ -369,12 +368,7 @@ def _find_chip(label: str) -> str:
 
 
 def _gone(error: OSError, device: str) -> Exception:
-    return _with_number(LineError(f"the serial port {device} does not answer: {error}; is it still plugged in?"), error)
-
-
-def _with_number(refused: Any, error: OSError) -> Exception:
-    refused.errno = error.errno
-    return refused  # type: ignore[no-any-return]
+    return LineError.numbered(f"the serial port {device} does not answer: {error}; is it still plugged in?", error.errno)
 
 
 def _driver_of(device: str) -> str:

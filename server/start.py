@@ -219,7 +219,7 @@ def _open_port(
         listener = listen()
     except CannotListenError as error:
         factory.retire()
-        raise _refused(kind, host, port, error.socketError) from error
+        raise _refusal(kind, host, port, error.socketError) from error
     if isinstance(listener, TcpPort):
         # Its connections have the same: one that does not read takes no more of the kernel's memory.
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -227,7 +227,7 @@ def _open_port(
     try:
         close = _serve(factory, listener, engine)
     except OSError as error:  # the system gives no more descriptors
-        raise _refused(kind, host, port, error) from error
+        raise _refusal(kind, host, port, error) from error
     return RunningServer(kind, factory, (real.host, real.port), [close, factory.close_connections])
 
 
@@ -270,13 +270,11 @@ def _is_number(host: str) -> bool:
     return isIPAddress(host) or isIPv6Address(host)
 
 
-def _refused(kind: str, host: str, port: int, error: OSError) -> LineError:
-    refused = LineError(_refusal(kind, host, port, error))
-    refused.errno = error.errno
-    return refused
+def _refusal(kind: str, host: str, port: int, error: OSError) -> LineError:
+    return LineError.numbered(_reason(kind, host, port, error), error.errno)
 
 
-def _refusal(kind: str, host: str, port: int, error: OSError) -> str:
+def _reason(kind: str, host: str, port: int, error: OSError) -> str:
     """Why a port does not open, and the way out."""
     if error.errno in (errno.EACCES, errno.EPERM) and port < 1024:
         return (
