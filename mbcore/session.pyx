@@ -351,7 +351,7 @@ cdef class Session:
             self.framer.delimiter = self.control.control.delimiter
             found = self.framer.find(self.at, <int> min(self.end - self.at, <ptrdiff_t> LONGEST_ADU), self.final, frame)
             if found == MORE:
-                if self.in_noise and not self.framer.line and self.skip_noise():
+                if self.in_noise and self.skip_noise():
                     continue
                 return FED
             if found == CLOSE:

@@ -129,7 +129,7 @@ class ModbusTcpProtocol(Protocol):
     def pauseProducing(self) -> None:
         """The client does not take its replies: read no more of its requests."""
         self._untaken = True
-        self._takes_replies()
+        self._left = self._unsent()
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -210,7 +210,8 @@ class ModbusTcpProtocol(Protocol):
         """Close the connection if nothing has come for long; who waits for a user's code is not idle, nor is who takes replies."""
         self._idle = None
         now, idle = self.factory.seconds(), self.factory.idle_timeout
-        if self._takes_replies() or self.session.waiting:
+        before, self._left = self._left, self._unsent()
+        if self._left < before or self.session.waiting:
             self.last_heard = now
         rest = self.last_heard + idle - now
         if rest > 0:
@@ -218,12 +219,10 @@ class ModbusTcpProtocol(Protocol):
         else:
             self.close()
 
-    def _takes_replies(self) -> bool:
-        """Whether replies that waited when this was asked before have gone out since."""
-        before, descriptor = self._left, self._descriptor
-        if descriptor is not None:
-            self._left = len(descriptor.dataBuffer) - descriptor.offset + descriptor._tempDataLen
-        return self._left < before
+    def _unsent(self) -> int:
+        """Bytes of replies that the kernel has not taken yet."""
+        descriptor = self._descriptor
+        return len(descriptor.dataBuffer) - descriptor.offset + descriptor._tempDataLen if descriptor is not None else 0
 
     def _cut(self) -> None:
         self._abort = None
